@@ -1,0 +1,1 @@
+"""Benchmark: configs to runs (runner), runs to Records (record), Records to tables (table)."""

@@ -1,0 +1,1 @@
+"""The one protocol by which every method is measured."""

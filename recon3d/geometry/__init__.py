@@ -1,0 +1,1 @@
+"""Geometry that is computed, not learned: cameras, templates, surface sampling, procedural shapes."""

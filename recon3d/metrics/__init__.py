@@ -1,0 +1,1 @@
+"""Metrics: pure functions first, torchmetrics classes that keep per-sample values second."""

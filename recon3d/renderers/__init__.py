@@ -1,0 +1,1 @@
+"""Renderers: a shape and a Camera in, masks and images out."""
