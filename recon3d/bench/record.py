@@ -1,0 +1,305 @@
+"""One row of evidence: the Record of one run (one method, data set, preset and seed), its schema and its files.
+
+`bench.runner` writes Records, `bench.ranking` and `bench.table` read them. A Record is JSON with sorted keys under
+``results/<data>/<preset>/<method>--seed<k>.json``; the path and the content must agree. The dataclasses below are the
+schema: an unknown, missing or wrongly typed key is refused by name, on loading and on saving. Standard library only, so
+that a table can be built where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+SCHEMA = 1
+_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What was trained and tested on.
+
+    Attributes:
+        name: stem of ``configs/data/<name>.yaml``.
+        hash: of the test data; two Records are comparable only when it is equal.
+        categories: the categories scored.
+        split: the split scored.
+        scale: what has length 1 in the object frame, such as ``longest side``.
+    """
+
+    name: str
+    hash: str
+    categories: tuple[str, ...]
+    split: str
+    scale: str
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """One measure of one run.
+
+    Attributes:
+        value: mean over the samples; None where the data lack the target or the method the quantity ("n/a", never 0).
+        n: samples averaged.
+        unit: of `value`; "1" for a plain number.
+        version: of the measure's definition.
+        higher_is_better: direction of the ranking.
+        per_category: mean within each category.
+        interval: bootstrap interval of `value`, low and high.
+        note: why there is no value, or what to know about it.
+    """
+
+    value: float | None
+    n: int
+    unit: str
+    version: int
+    higher_is_better: bool
+    per_category: dict[str, float | None]
+    interval: tuple[float, float] | None
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the run cost on its device; None where it was not measured.
+
+    Attributes:
+        params: learned parameters.
+        train_s: seconds of training.
+        ms_per_image: milliseconds of one reconstruction.
+        peak_mem_mib: highest memory in use, MiB (of the accelerator where there is one, else of the process).
+        steps: optimiser steps.
+    """
+
+    params: int | None
+    train_s: float | None
+    ms_per_image: float | None
+    peak_mem_mib: float | None
+    steps: int | None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the run came from.
+
+    Attributes:
+        commit: git commit of the code.
+        dirty: whether the checkout had changes that the commit lacks.
+        date: ISO 8601 with time zone.
+        versions: library name to version.
+        device: name of the processor or accelerator.
+        backend: kernel backend.
+        config_hash: `config_hash` of the resolved configuration.
+    """
+
+    commit: str
+    dirty: bool
+    date: str
+    versions: dict[str, str]
+    device: str
+    backend: str
+    config_hash: str
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The paper of a method."""
+
+    title: str
+    year: int
+    url: str | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything one run says. A failed run has `error` and no measures.
+
+    Attributes:
+        schema: version of this layout.
+        method: stem of ``configs/methods/<name>.yaml``.
+        data: what was trained and tested on.
+        seed: of the whole run.
+        preset: stem of ``configs/presets/<name>.yaml``.
+        input: what the method sees.
+        supervision: ViewBatch fields used in training.
+        measures: by name.
+        measure_order: the names in the order of the protocol (JSON keys are sorted).
+        cost: time, memory, size.
+        provenance: code, configuration and machine.
+        paper: of the method; None for a baseline without one.
+        error: of a failed run, one line first.
+    """
+
+    schema: int
+    method: str
+    data: Data
+    seed: int
+    preset: str
+    input: Literal["RGB", "RGB + mask"]
+    supervision: tuple[str, ...]
+    measures: dict[str, MeasureResult]
+    measure_order: tuple[str, ...]
+    cost: Cost
+    provenance: Provenance
+    paper: Paper | None
+    error: str | None
+
+    def __post_init__(self) -> None:
+        if self.schema != SCHEMA:
+            raise ValueError(f"schema: expected {SCHEMA}, got {self.schema}; run the benchmark again.")
+        for key, name in (("method", self.method), ("data.name", self.data.name), ("preset", self.preset)):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{key}: expected lower-case letters, digits and underscores, got {name!r}.")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {self.seed}.")
+        if sorted(self.measure_order) != sorted(self.measures):
+            raise ValueError(f"measure_order: expected the names {sorted(self.measures)}, got {self.measure_order}.")
+        if (self.error is None) != bool(self.measures):
+            raise ValueError("error: a finished run has measures and no error, a failed run an error and no measures.")
+        try:
+            aware = self.when.tzinfo is not None
+        except ValueError:
+            aware = False
+        if not aware:
+            raise ValueError(f"provenance.date: expected ISO 8601 with time zone, got {self.provenance.date!r}.")
+
+    @property
+    def when(self) -> datetime:
+        """Date of the run."""
+        return datetime.fromisoformat(self.provenance.date)
+
+
+def result_path(root: Path, data: str, preset: str, method: str, seed: int) -> Path:
+    """Path of a Record's file; `root` is the ``results`` folder."""
+    return root / data / preset / f"{method}--seed{seed}.json"
+
+
+def load(path: Path) -> Record:
+    """Read one Record.
+
+    Raises:
+        ValueError: not JSON, not this schema, or the path names another run than the content; the message names the
+            file and the key.
+    """
+    try:
+        record = _read(Record, json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant), "")
+        _check_path(record, path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a readable Record; mend it, or delete it and run again: {error}") from error
+    return record
+
+
+def load_all(folder: Path) -> list[Record]:
+    """Every Record below `folder`, in path order.
+
+    Raises:
+        ValueError: as `load`; one unreadable file stops the whole.
+    """
+    return [load(path) for path in sorted(folder.rglob("*.json"))]
+
+
+def save(record: Record, path: Path) -> None:
+    """Write one Record: temporary file beside `path`, flushed to disk, renamed. A kill leaves the old file or the new.
+
+    Raises:
+        ValueError: the Record breaks the schema (a NaN, a wrong type), or `path` names another run.
+    """
+    try:
+        text = json.dumps(asdict(record), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        _read(Record, json.loads(text), "")
+        _check_path(record, path)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Record for {path} was not written: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def is_finished(path: Path, config_hash: str) -> bool:
+    """Whether `path` holds a Record of this configuration without an error, so that the run can be skipped.
+
+    Raises:
+        ValueError: as `load`: a damaged file is reported, not run over.
+    """
+    if not path.exists():
+        return False
+    record = load(path)
+    return record.error is None and record.provenance.config_hash == config_hash
+
+
+def config_hash(config: Mapping[str, Any], drop: Collection[str]) -> str:
+    """SHA-256 of a resolved configuration without what cannot change the result.
+
+    Args:
+        config: nested mappings, lists and plain values.
+        drop: dotted paths to leave out, such as ``trainer.logger``; also the seed, since all seeds share one hash.
+
+    Raises:
+        ValueError: a value has no JSON form (say, a Path): drop its key or turn it into text.
+    """
+
+    def kept(value: Any, path: str) -> Any:
+        if isinstance(value, Mapping):
+            prefix = f"{path}." if path else ""
+            return {key: kept(item, prefix + key) for key, item in value.items() if prefix + key not in drop}
+        if isinstance(value, list | tuple):
+            return [kept(item, f"{path}.{index}") for index, item in enumerate(value)]
+        if value is None or isinstance(value, str | int | float):
+            return value
+        raise ValueError(
+            f"config_hash: {path} is a {type(value).__name__}, expected a plain value; drop it or convert it."
+        )
+
+    canonical = json.dumps(kept(config, ""), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _check_path(record: Record, path: Path) -> None:
+    expected = result_path(Path(), record.data.name, record.preset, record.method, record.seed)
+    if path.absolute().parts[-3:] != expected.parts:
+        raise ValueError(f"content says {expected.as_posix()}, the path says {'/'.join(path.absolute().parts[-3:])}.")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON; a missing value is null.")
+
+
+def _read(hint: Any, value: Any, where: str) -> Any:
+    """`value` (parsed JSON) as an instance of the type `hint`; errors start with the dotted path `where`."""
+    origin, args = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
+        hints = get_type_hints(hint)
+        names = {field.name for field in fields(hint)}
+        at = f"{where}: " if where else ""
+        if unknown := sorted(value.keys() - names):
+            raise ValueError(f"{at}unknown key {', '.join(unknown)}; known: {', '.join(sorted(names))}.")
+        if missing := sorted(names - value.keys()):
+            raise ValueError(f"{at}missing key {', '.join(missing)}.")
+        prefix = f"{where}." if where else ""
+        return hint(**{name: _read(hints[name], value[name], prefix + name) for name in names})
+    if origin is UnionType and NoneType in args:
+        return None if value is None else _read(args[0], value, where)
+    if origin is Literal and value in args:
+        return value
+    if origin is dict and isinstance(value, dict):
+        return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is tuple and isinstance(value, list) and (args[1] is Ellipsis or len(value) == len(args)):
+        return tuple(_read(args[0], item, f"{where}.{index}") for index, item in enumerate(value))
+    if hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if hint in (str, bool, int) and type(value) is hint:
+        return value
+    raise ValueError(f"{where or 'top level'}: expected {getattr(hint, '__name__', hint)}, got {value!r}.")
