@@ -201,11 +201,11 @@ def write_split(
     root: Path,
     category: str,
     split: str,
+    ids: Sequence[str],
     images: Iterable[np.ndarray],
     voxels: Iterable[np.ndarray],
-    points: Iterable[np.ndarray] | None,
-    normals: Iterable[np.ndarray] | None,
-    ids: Sequence[str],
+    points: Iterable[np.ndarray] | None = None,
+    normals: Iterable[np.ndarray] | None = None,
 ) -> None:
     """Write one category and split, object by object, so that it never lies in memory as a whole.
 
@@ -216,11 +216,11 @@ def write_split(
         root: folder of the data set.
         category: name, alias or synset id; the files bear the canonical name.
         split: train, val or test.
+        ids: names of the N objects, without white space.
         images: N times uint8 (V,4,S,S); an array or memory map (N,V,4,S,S) will do, as for the others.
         voxels: N times bool (32,32,32).
         points: N times (P,3), stored as float32.
         normals: N times (P,3), stored as float16; given together with `points`.
-        ids: names of the N objects, without white space.
 
     Raises:
         ValueError: an unknown split, ids that repeat or hold white space, items of a wrong type, shape or number.
