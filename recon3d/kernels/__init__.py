@@ -3,3 +3,8 @@
 Every operation has a `reference` backend (readable torch, the definition of correct) and compiled ones;
 `recon3d.kernels.dispatch` chooses. All backends of an operation share signature, dtype rules and tie-breaking.
 """
+
+from recon3d.kernels.soft_rgb import soft_rgb as soft_rgb
+from recon3d.kernels.soft_silhouette import soft_silhouette as soft_silhouette
+from recon3d.kernels.zbuffer import ZBuffer as ZBuffer
+from recon3d.kernels.zbuffer import zbuffer as zbuffer
