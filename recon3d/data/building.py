@@ -1,0 +1,257 @@
+"""Objects to a finished data set in the NMR layout, in parallel and so that an interrupted build continues.
+
+Shared by `recon3d.data.rendering` (mesh files) and `recon3d.data.synthetic` (procedural objects). Each finished object
+is a part file below ``OUT/.parts``, named by a hash of everything that made it; when all are there they are joined per
+class and split, ``dataset.json`` is written last, and the parts are removed.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from recon3d.data.description import DESCRIPTION_FILE, read_description, write_description
+from recon3d.data.meshes import ColoredMesh
+from recon3d.data.nmr_layout import write_split
+from recon3d.data.npz import write_text
+from recon3d.data.object_views import VERSION, RenderSettings, object_to_views
+from recon3d.data.worker_pool import run_jobs
+
+logger = logging.getLogger(__name__)
+
+FAILURES_FILE = "failures.csv"
+PARTS = ".parts"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object to build.
+
+    Attributes:
+        category: class name of the result's files.
+        id: unique within the category.
+        split: train, val or test.
+        load: gives the mesh in the frame of a ShapeNet .obj file; called in a worker, so picklable.
+        content: hash of what `load` reads.
+        origin: where it comes from, for the list of failures.
+    """
+
+    category: str
+    id: str
+    split: str
+    load: Callable[[], ColoredMesh]
+    content: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An object that is not in the data set, and why."""
+
+    category: str
+    id: str
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """What a build did.
+
+    Attributes:
+        root: folder of the data set.
+        counts: {category: {split: objects}} of the data set.
+        failures: objects left out.
+        rendered: objects made by this run; the others were there.
+    """
+
+    root: Path
+    counts: dict[str, dict[str, int]]
+    failures: tuple[Failure, ...]
+    rendered: int
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Source
+    settings: RenderSettings
+    part: Path
+
+
+def build_dataset(
+    sources: Sequence[Source],
+    out: Path,
+    settings: RenderSettings,
+    *,
+    name: str,
+    origin: str,
+    skipped: Sequence[Failure] = (),
+    workers: int | None = None,
+    timeout: float = 600.0,
+) -> RenderReport:
+    """Builds the data set of `sources` in `out`; does nothing where it is already there.
+
+    Safe to interrupt and to run twice at once: a second process waits for the first. Splits, voxels and the version in
+    dataset.json are the same on every machine; pixels and points may differ by rounding, and then so does the hash.
+
+    Args:
+        sources: the objects.
+        out: folder of the result.
+        settings: applied to every object.
+        name: of the data set, in dataset.json.
+        origin: of the meshes, in dataset.json.
+        skipped: objects that were already found unusable, for the list of failures.
+        workers: processes; None: the cores this process may use.
+        timeout: seconds allowed per object.
+
+    Raises:
+        ValueError: `out` holds a data set of other meshes or settings, two objects have one name, or not
+            one of them could be made.
+    """
+    if len({(source.category, source.id) for source in sources}) != len(sources):
+        raise ValueError(f"{origin}: two objects share their category and id; rename one.")
+    keys = [_key(source, settings) for source in sources]
+    version = _version(sources, keys)
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        parts = out / PARTS
+        if (found := read_description(out)) is not None:
+            if found.version != version:
+                raise ValueError(
+                    f"{out} holds the data set {found.name!r} ({found.n_views} views), made from other meshes or with "
+                    "other settings. Choose another folder, or remove this one."
+                )
+            shutil.rmtree(parts, ignore_errors=True)  # left where a run was killed between its last two steps
+            return RenderReport(out, found.categories, _read_failures(out), rendered=0)
+        if not parts.is_dir() and any(out.glob("*_images.npz")):
+            raise ValueError(
+                f"{out} holds a data set without {DESCRIPTION_FILE}, made elsewhere. Choose another folder."
+            )
+        parts.mkdir(exist_ok=True)
+        jobs = [
+            _Job(source, settings, parts / source.category / f"{source.id}.{key[:16]}.npz")
+            for source, key in zip(sources, keys, strict=True)
+        ]
+        missing = [job for job in jobs if not job.part.is_file()]
+        outcomes = track(
+            run_jobs(_make_part, missing, workers=workers, timeout=timeout),
+            f"Rendering {name}",
+            total=len(missing),
+            console=Console(stderr=True),
+            disable=not missing,
+        )
+        failures = [
+            *skipped,
+            *(
+                Failure(outcome.job.source.category, outcome.job.source.id, outcome.job.source.origin, outcome.error)
+                for outcome in outcomes
+                if outcome.error is not None
+            ),
+        ]
+        failures.sort(key=lambda failure: (failure.category, failure.id))
+        _write_failures(out, failures)
+        done = [job for job in jobs if job.part.is_file()]
+        if not done:
+            reason = failures[0].reason if failures else "there are none"
+            raise ValueError(f"{origin}: not one of {len(failures)} objects could be rendered: {reason}.")
+        if failures:
+            logger.warning("%d objects are left out; the reasons are in %s.", len(failures), out / FAILURES_FILE)
+        _assemble(done, out)
+        description = write_description(out, name, settings.scale, origin, version)
+        shutil.rmtree(parts)
+    return RenderReport(out, description.categories, tuple(failures), len(done) - (len(jobs) - len(missing)))
+
+
+def content_hash(*pieces: bytes | str) -> str:
+    """SHA-256 (hex) of a sequence of pieces; unlike that of their concatenation, it knows where each ends."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        raw = piece.encode() if isinstance(piece, str) else piece
+        digest.update(len(raw).to_bytes(8, "big"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def _key(source: Source, settings: RenderSettings) -> str:
+    """Hash of all that determines an object's part."""
+    return content_hash(str(VERSION), repr(settings), source.category, source.id, source.content)
+
+
+def _version(sources: Sequence[Source], keys: Sequence[str]) -> str:
+    """Hash of all that determines a data set, independent of rounding and of the order of `sources`."""
+    members = sorted(f"{key} {source.split}" for source, key in zip(sources, keys, strict=True))
+    return f"{VERSION}-{content_hash(*members)[:16]}"
+
+
+def _make_part(job: _Job) -> None:
+    """Make one object and write its part (runs in a worker)."""
+    source, mesh = job.source, job.source.load()
+    seed = content_hash(str(job.settings.seed), source.category, source.id)
+    generator = torch.Generator().manual_seed(int(seed[:15], 16))
+    views = object_to_views(mesh.verts, mesh.faces, mesh.face_colors, job.settings, generator)
+    job.part.parent.mkdir(parents=True, exist_ok=True)
+    temporary = job.part.with_name(f".{job.part.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **vars(views))
+    temporary.replace(job.part)
+
+
+def _assemble(jobs: Sequence[_Job], out: Path) -> None:
+    """Join parts to the files of the layout, in the order of ids, object by object."""
+    for stale in (*out.glob("*_*.npz"), *out.glob("*_ids.txt")):  # of a run with other settings, killed in this step
+        stale.unlink()
+    for category, split in sorted({(job.source.category, job.source.split) for job in jobs}):
+        members = [job for job in jobs if (job.source.category, job.source.split) == (category, split)]
+        members.sort(key=lambda job: job.source.id)
+        parts = [job.part for job in members]
+        write_split(
+            out,
+            category,
+            split,
+            ids=[job.source.id for job in members],
+            images=_read_parts(parts, "images"),
+            voxels=_read_parts(parts, "voxels"),
+            points=_read_parts(parts, "points"),
+            normals=_read_parts(parts, "normals"),
+        )
+
+
+def _read_parts(parts: Sequence[Path], array: str) -> Iterator[np.ndarray]:
+    for part in parts:
+        with np.load(part) as arrays:
+            yield arrays[array]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder alone; the operating system releases the lock of a killed process."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _write_failures(out: Path, failures: Sequence[Failure]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Failure))
+    writer.writerows(astuple(failure) for failure in failures)
+    write_text(out / FAILURES_FILE, text.getvalue())
+
+
+def _read_failures(out: Path) -> tuple[Failure, ...]:
+    with (out / FAILURES_FILE).open(newline="", encoding="utf-8") as file:
+        return tuple(Failure(**row) for row in csv.DictReader(file))
