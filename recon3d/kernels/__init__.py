@@ -6,5 +6,6 @@ Every operation has a `reference` backend (readable torch, the definition of cor
 
 from recon3d.kernels.soft_rgb import soft_rgb as soft_rgb
 from recon3d.kernels.soft_silhouette import soft_silhouette as soft_silhouette
+from recon3d.kernels.voxelize import voxelize as voxelize
 from recon3d.kernels.zbuffer import ZBuffer as ZBuffer
 from recon3d.kernels.zbuffer import zbuffer as zbuffer
