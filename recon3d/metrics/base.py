@@ -1,0 +1,146 @@
+"""The base of every metric: per-sample values in, means, category means and bootstrap intervals out.
+
+Data flow: `evaluation.evaluator` calls `update` with what `evaluation.convert` made of a batch, and reads `compute` at
+the end of an epoch. Samples and categories travel as integer keys (`stable_key`), since strings cannot be gathered
+across processes; the evaluator keeps the names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+import torchmetrics
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.utilities.data import dim_zero_cat
+
+
+def stable_key(name: str) -> int:
+    """Return a 63-bit integer that is the same for `name` in every process and on every machine."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+
+
+class SampleScores(NamedTuple):
+    """One metric over a whole split, one entry per distinct sample.
+
+    Attributes:
+        values: (N,); NaN where the metric is not defined for the sample.
+        samples: (N,) `stable_key` of the sample names.
+        categories: (N,) `stable_key` of the category names.
+    """
+
+    values: NDArray[np.float64]
+    samples: NDArray[np.int64]
+    categories: NDArray[np.int64]
+
+    def _groups(self) -> dict[int, NDArray[np.float64]]:
+        defined = ~np.isnan(self.values)
+        values, categories = self.values[defined], self.categories[defined]
+        return {int(category): values[categories == category] for category in np.unique(categories)}
+
+    @property
+    def n(self) -> int:
+        """Number of samples for which the metric is defined."""
+        return int((~np.isnan(self.values)).sum())
+
+    def per_category(self) -> dict[int, float]:
+        """Mean of every category that has a defined value."""
+        return {category: float(values.mean()) for category, values in self._groups().items()}
+
+    def mean(self) -> float:
+        """Unweighted mean of the category means, as in the tables of Kato et al. 2018 and Liu et al. 2019.
+
+        Raises:
+            ValueError: no sample has a defined value.
+        """
+        means = self.per_category()
+        if not means:
+            raise ValueError("SampleScores.mean: expected at least one defined value, got none; check `n` first.")
+        return float(np.mean(list(means.values())))
+
+    def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+        """Percentile bootstrap interval of `mean`: samples are drawn with replacement within each category.
+
+        It covers the choice of test samples, not the choice of training seeds.
+
+        Raises:
+            ValueError: no sample has a defined value.
+        """
+        groups = self._groups()
+        if not groups:
+            raise ValueError("SampleScores.interval: expected at least one defined value, got none; check `n` first.")
+        rng = np.random.default_rng(seed)
+        means = np.zeros(resamples)
+        for values in groups.values():
+            means += [values[rng.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+        low, high = np.quantile(means / len(groups), [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+
+class SampleMetric(torchmetrics.Metric):
+    """A metric with one value per sample; a subclass gives `measure`, `higher_is_better` and `worst`.
+
+    A prediction that failed must score badly, not stop a benchmark and not drop out of the mean: a value that is not
+    finite becomes `worst`, and no value is worse than `worst`. Where a failed prediction has no meaningful worst value
+    (the number of components of a mesh that does not exist), `worst` is None: the sample stays NaN, is left out of the
+    mean, and `SampleScores.n` says how many samples remain.
+    """
+
+    full_state_update: bool | None = False
+    is_differentiable: bool | None = False
+    higher_is_better: bool | None
+    worst: ClassVar[float | None]
+
+    values: list[Tensor]
+    samples: list[Tensor]
+    categories: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("values", "samples", "categories"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    @abstractmethod
+    def measure(self, pred: Any, target: Any) -> Tensor:
+        """Return one value per sample, (B,)."""
+
+    def update(self, pred: Any, target: Any, samples: Tensor, categories: Tensor) -> None:
+        """Add the values of B samples.
+
+        Args:
+            pred: what the metric's `measure` takes.
+            target: what the metric's `measure` takes, None for a metric that needs no ground truth.
+            samples: (B,) int64, `stable_key` of the sample names.
+            categories: (B,) int64, `stable_key` of the category names.
+
+        Raises:
+            ValueError: the lengths disagree.
+        """
+        values = self.measure(pred, target).detach().to(self.device, torch.float64)
+        if values.shape != samples.shape or values.shape != categories.shape or values.ndim != 1:
+            raise ValueError(
+                f"{type(self).__name__}: expected one value, sample and category each, got shapes "
+                f"{tuple(values.shape)}, {tuple(samples.shape)} and {tuple(categories.shape)}."
+            )
+        if self.worst is None:
+            values = torch.where(torch.isfinite(values), values, torch.nan)
+        else:
+            values = torch.where(torch.isfinite(values), values, self.worst)
+            values = values.clamp(min=self.worst) if self.higher_is_better else values.clamp(max=self.worst)
+        self.values.append(values)
+        self.samples.append(samples.to(self.device))
+        self.categories.append(categories.to(self.device))
+
+    def compute(self) -> SampleScores:
+        """Return the scores; a sample that came twice (padding of a distributed sampler) counts once."""
+        if isinstance(self.values, list) and not self.values:
+            return SampleScores(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+        samples = dim_zero_cat(self.samples).cpu().numpy()
+        samples, first = np.unique(samples, return_index=True)
+        return SampleScores(
+            dim_zero_cat(self.values).cpu().numpy()[first], samples, dim_zero_cat(self.categories).cpu().numpy()[first]
+        )
