@@ -58,7 +58,7 @@ class Source:
     origin: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Failure:
     """An object that is not in the data set, and why."""
 
@@ -105,8 +105,9 @@ def build_dataset(
 ) -> RenderReport:
     """Builds the data set of `sources` in `out`; does nothing where it is already there.
 
-    Safe to interrupt and to run twice at once: a second process waits for the first. Splits, voxels and the version in
-    dataset.json are the same on every machine; pixels and points may differ by rounding, and then so does the hash.
+    Safe to interrupt and to run twice at once: a second process waits for the first. An object that fails is listed in
+    ``OUT/failures.csv`` and left out. Splits, voxels and the version in dataset.json are the same on every machine;
+    pixels and points may differ by rounding, and then so does the hash.
 
     Args:
         sources: the objects.
@@ -124,56 +125,63 @@ def build_dataset(
     """
     if len({(source.category, source.id) for source in sources}) != len(sources):
         raise ValueError(f"{origin}: two objects share their category and id; rename one.")
-    keys = [_key(source, settings) for source in sources]
-    version = _version(sources, keys)
+    if (finished := _finished(sources, out, settings)) is not None:
+        return finished
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
+        if (finished := _finished(sources, out, settings)) is not None:  # by another process, while this one waited
+            return finished
         parts = out / PARTS
-        if (found := read_description(out)) is not None:
-            if found.version != version:
-                raise ValueError(
-                    f"{out} holds the data set {found.name!r} ({found.n_views} views), made from other meshes or with "
-                    "other settings. Choose another folder, or remove this one."
-                )
-            shutil.rmtree(parts, ignore_errors=True)  # left where a run was killed between its last two steps
-            return RenderReport(out, found.categories, _read_failures(out), rendered=0)
         if not parts.is_dir() and any(out.glob("*_images.npz")):
             raise ValueError(
                 f"{out} holds a data set without {DESCRIPTION_FILE}, made elsewhere. Choose another folder."
             )
         parts.mkdir(exist_ok=True)
         jobs = [
-            _Job(source, settings, parts / source.category / f"{source.id}.{key[:16]}.npz")
-            for source, key in zip(sources, keys, strict=True)
+            _Job(source, settings, parts / source.category / f"{source.id}.{_key(source, settings)[:16]}.npz")
+            for source in sources
         ]
         missing = [job for job in jobs if not job.part.is_file()]
-        outcomes = track(
-            run_jobs(_make_part, missing, workers=workers, timeout=timeout),
-            f"Rendering {name}",
-            total=len(missing),
-            console=Console(stderr=True),
-            disable=not missing,
-        )
-        failures = [
-            *skipped,
-            *(
-                Failure(outcome.job.source.category, outcome.job.source.id, outcome.job.source.origin, outcome.error)
-                for outcome in outcomes
-                if outcome.error is not None
-            ),
-        ]
-        failures.sort(key=lambda failure: (failure.category, failure.id))
+        failures = sorted([*skipped, *_make_parts(missing, f"Rendering {name}", workers, timeout)])
         _write_failures(out, failures)
         done = [job for job in jobs if job.part.is_file()]
         if not done:
             reason = failures[0].reason if failures else "there are none"
             raise ValueError(f"{origin}: not one of {len(failures)} objects could be rendered: {reason}.")
-        if failures:
-            logger.warning("%d objects are left out; the reasons are in %s.", len(failures), out / FAILURES_FILE)
+        _warn(out, failures)
         _assemble(done, out)
+        version = dataset_version([job.source for job in done], settings)
         description = write_description(out, name, settings.scale, origin, version)
         shutil.rmtree(parts)
     return RenderReport(out, description.categories, tuple(failures), len(done) - (len(jobs) - len(missing)))
+
+
+def dataset_version(sources: Sequence[Source], settings: RenderSettings) -> str:
+    """Hash of all that determines a data set, independent of rounding and of the order of `sources`."""
+    members = sorted(f"{_key(source, settings)} {source.split}" for source in sources)
+    return f"{VERSION}-{content_hash(*members)[:16]}"
+
+
+def _finished(sources: Sequence[Source], out: Path, settings: RenderSettings) -> RenderReport | None:
+    """The report on a data set that is already there, or None; ValueError if it is another one."""
+    found = read_description(out)
+    if found is None:
+        return None
+    failures = _read_failures(out)
+    failed = {(failure.category, failure.id) for failure in failures}
+    there = [source for source in sources if (source.category, source.id) not in failed]
+    if found.version != dataset_version(there, settings):
+        raise ValueError(
+            f"{out} holds the data set {found.name!r} ({found.n_views} views), made from other meshes or with other "
+            "settings. Choose another folder, or remove this one."
+        )
+    _warn(out, failures)
+    return RenderReport(out, found.categories, failures, rendered=0)
+
+
+def _warn(out: Path, failures: Sequence[Failure]) -> None:
+    if failures:
+        logger.warning("%d objects are left out; the reasons are in %s.", len(failures), out / FAILURES_FILE)
 
 
 def content_hash(*pieces: bytes | str) -> str:
@@ -191,10 +199,13 @@ def _key(source: Source, settings: RenderSettings) -> str:
     return content_hash(str(VERSION), repr(settings), source.category, source.id, source.content)
 
 
-def _version(sources: Sequence[Source], keys: Sequence[str]) -> str:
-    """Hash of all that determines a data set, independent of rounding and of the order of `sources`."""
-    members = sorted(f"{key} {source.split}" for source, key in zip(sources, keys, strict=True))
-    return f"{VERSION}-{content_hash(*members)[:16]}"
+def _make_parts(jobs: Sequence[_Job], title: str, workers: int | None, timeout: float) -> Iterator[Failure]:
+    """Make the parts of `jobs` under a progress bar; gives those that failed."""
+    outcomes = run_jobs(_make_part, jobs, workers=workers, timeout=timeout)
+    for outcome in track(outcomes, title, total=len(jobs), console=Console(stderr=True), disable=not jobs):
+        if outcome.error is not None:
+            source = outcome.job.source
+            yield Failure(source.category, source.id, source.origin, outcome.error)
 
 
 def _make_part(job: _Job) -> None:
