@@ -33,7 +33,7 @@ class Data:
         hash: of the test data; two Records are comparable only when it is equal.
         categories: the categories scored.
         split: the split scored.
-        scale: what has length 1 in the object frame, such as ``longest side``.
+        scale: of the object frame, such as ``longest side 1``.
     """
 
     name: str

@@ -2,66 +2,26 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from recon3d.bench.record import (
-    SCHEMA,
-    Cost,
-    Data,
-    MeasureResult,
-    Paper,
-    Provenance,
-    Record,
-    config_hash,
-    is_finished,
-    load,
-    load_all,
-    result_path,
-    save,
-)
+from recon3d.bench.record import Record, config_hash, is_finished, load, load_all, result_path, save
+
+Make = Callable[..., Record]
+Put = Callable[[Path, Record], Path]
 
 
-def record(seed: int = 0) -> Record:
-    iou = MeasureResult(0.5, 60, "1", 1, True, {"car": 0.6, "chair": 0.4}, (0.45, 0.55), None)
-    images = MeasureResult(None, 0, "1", 1, True, {}, None, "no target images")
-    return Record(
-        schema=SCHEMA,
-        method="softras",
-        data=Data("synthetic", "d1", ("car", "chair"), "test", "longest side"),
-        seed=seed,
-        preset="quick",
-        input="RGB + mask",
-        supervision=("cameras", "masks"),
-        measures={"voxel_iou": iou, "image_l1": images},
-        measure_order=("voxel_iou", "image_l1"),
-        cost=Cost(1_000_000, 360.0, 5.5, 900.0, 600),
-        provenance=Provenance("abc", False, "2026-01-02T03:04:05+00:00", {"torch": "2.11.0"}, "cpu", "numba", "c1"),
-        paper=Paper("Soft Rasterizer", 2019, "https://arxiv.org/abs/1904.01786"),
-        error=None,
-    )
-
-
-def failed() -> Record:
-    return replace(record(), measures={}, measure_order=(), error="RuntimeError: out of memory")
-
-
-def saved(root: Path, run: Record) -> Path:
-    path = result_path(root, run.data.name, run.preset, run.method, run.seed)
-    save(run, path)
-    return path
-
-
-def test_round_trip_keeps_everything_and_sorts_keys(tmp_path: Path) -> None:
-    path = saved(tmp_path, record(seed=3))
+def test_round_trip_keeps_everything_and_sorts_keys(tmp_path: Path, run: Make, put: Put) -> None:
+    path = put(tmp_path, run(seed=3))
     assert path == tmp_path / "synthetic" / "quick" / "softras--seed3.json"
-    assert load(path) == record(seed=3)
+    assert load(path) == run(seed=3)
     content = json.loads(path.read_text())
     assert list(content) == sorted(content)
-    assert content["measure_order"] == ["voxel_iou", "image_l1"]
-    assert load_all(tmp_path) == [record(seed=3)]
+    assert content["measure_order"] == ["voxel_iou", "chamfer"]
+    assert load_all(tmp_path) == [run(seed=3)]
     assert load_all(tmp_path / "missing") == []
 
 
@@ -90,8 +50,10 @@ def test_round_trip_keeps_everything_and_sorts_keys(tmp_path: Path) -> None:
         (lambda content: content.update(seed=1), "the path says synthetic/quick/softras--seed0.json"),
     ],
 )
-def test_a_record_against_the_schema_is_refused_by_file_and_key(tmp_path: Path, edit, message: str) -> None:
-    path = saved(tmp_path, record())
+def test_a_record_against_the_schema_is_refused_by_file_and_key(
+    tmp_path: Path, run: Make, put: Put, edit: Callable[[dict], None], message: str
+) -> None:
+    path = put(tmp_path, run())
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
@@ -102,8 +64,8 @@ def test_a_record_against_the_schema_is_refused_by_file_and_key(tmp_path: Path, 
         load_all(tmp_path)
 
 
-def test_truncated_json_is_named(tmp_path: Path) -> None:
-    path = saved(tmp_path, record())
+def test_truncated_json_is_named(tmp_path: Path, run: Make, put: Put) -> None:
+    path = put(tmp_path, run())
     path.write_text(path.read_text()[:200])
     with pytest.raises(ValueError, match=r"softras--seed0\.json is not a readable Record"):
         load_all(tmp_path)
@@ -111,9 +73,9 @@ def test_truncated_json_is_named(tmp_path: Path) -> None:
         is_finished(path, "c1")
 
 
-def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
-    good = record()
-    path = saved(tmp_path, good)
+def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path, run: Make, put: Put) -> None:
+    good = run()
+    path = put(tmp_path, good)
     iou = good.measures["voxel_iou"]
     for bad in (
         replace(good, measures={**good.measures, "voxel_iou": replace(iou, value=float("nan"))}),
@@ -126,8 +88,8 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path) -> None:
     assert load(path) == good
 
 
-def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
-    path = saved(tmp_path, record())
+def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path, run: Make, put: Put) -> None:
+    path = put(tmp_path, run())
     before = path.read_bytes()
     code = (
         "import dataclasses, os, pathlib, sys\n"
@@ -141,17 +103,17 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path) -> None:
     assert done.returncode == 9, done.stderr
     assert path.read_bytes() == before
     assert "voxels" in next(path.parent.glob(".*.tmp")).read_text()
-    assert load_all(tmp_path) == [record()]
-    save(record(), path)
+    assert load_all(tmp_path) == [run()]
+    save(run(), path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_finished_means_same_configuration_and_no_error(tmp_path: Path) -> None:
+def test_finished_means_same_configuration_and_no_error(tmp_path: Path, run: Make, failed: Make) -> None:
     path = result_path(tmp_path, "synthetic", "quick", "softras", 0)
     assert not is_finished(path, "c1")
     save(failed(), path)
     assert not is_finished(path, "c1")
-    save(record(), path)
+    save(run(), path)
     assert is_finished(path, "c1")
     assert not is_finished(path, "c2")
 

@@ -1,0 +1,207 @@
+"""Which runs may be compared: Records to ranked rows, out-of-date runs and failed runs. `bench.table` prints them.
+
+The rules:
+
+- One standing per data set and preset.
+- The data of a standing are those of its newest finished run. Runs on other data (hash, categories, split, scale) or
+  with an older version of any measure than the newest one seen are stale: shown, not ranked.
+- Of each method the configuration (hash) of its newest such run counts; seeds of another configuration are stale.
+- The remaining seeds of a method make one row: mean and sample standard deviation. A measure missing in one seed is
+  missing in the row, never averaged over the rest.
+- Failed runs are listed with their error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+from statistics import mean, stdev
+
+from recon3d.bench.record import Data, MeasureResult, Paper, Record
+
+CATEGORY_MEAN = "mean"  # pseudo-category: every category counts the same, as in the papers' "mean"
+PRIMARY = "voxel_iou"  # orders the rows and is broken down by category; 3D, so that a 2D-only win does not lead
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure as a column."""
+
+    name: str
+    unit: str
+    version: int
+    higher_is_better: bool
+
+    @property
+    def label(self) -> str:
+        """Name, direction, unit and version."""
+        return f"{self.name} {'↑' if self.higher_is_better else '↓'} [{self.unit}] v{self.version}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: Records of one configuration, one per seed, ascending."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.records[0].method
+
+    @property
+    def paper(self) -> Paper | None:
+        """Paper of the method."""
+        return self.records[0].paper
+
+    @property
+    def input(self) -> str:
+        """What the method sees."""
+        return self.records[0].input
+
+    @property
+    def supervision(self) -> str:
+        """ViewBatch fields used in training; equal text is one group."""
+        return ", ".join(sorted(self.records[0].supervision)) or "none"
+
+    def results(self, measure: str) -> list[MeasureResult]:
+        """One result per seed that has the measure."""
+        return [record.measures[measure] for record in self.records if measure in record.measures]
+
+    def value(self, measure: str, category: str | None = None) -> tuple[float, float | None] | None:
+        """Mean and sample standard deviation over the seeds (None for one seed); None if a seed has no value.
+
+        Args:
+            measure: name.
+            category: one category, `CATEGORY_MEAN`, or None for the mean over all samples.
+        """
+        values = [_of_category(result, category) for result in self.results(measure)]
+        present = [value for value in values if value is not None]
+        if len(present) < len(self.records):
+            return None
+        return mean(present), stdev(present) if len(present) > 1 else None
+
+    def cost(self, name: str) -> float | None:
+        """Mean of a field of Cost over the seeds; None if a seed lacks it."""
+        values = [getattr(record.cost, name) for record in self.records]
+        return None if None in values else mean(values)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """All runs on one data set with one preset."""
+
+    name: str
+    preset: str
+    data: Data | None
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    stale: tuple[tuple[Record, str], ...]
+    failed: tuple[Record, ...]
+
+    @property
+    def primary(self) -> Column | None:
+        """The measure that orders the rows: `PRIMARY`, else the first one."""
+        return next((column for column in self.columns if column.name == PRIMARY), next(iter(self.columns), None))
+
+    def rivals(self, row: Row) -> list[Row]:
+        """The rows of the same supervision group, with `row`."""
+        return [other for other in self.rows if other.supervision == row.supervision]
+
+
+def standings(records: Iterable[Record]) -> list[Standing]:
+    """Standings by data set and preset, sorted; the rules are in the module docstring.
+
+    Raises:
+        ValueError: two runs give one measure, in one version, another unit or direction.
+    """
+
+    def key(record: Record) -> tuple[str, str]:
+        return record.data.name, record.preset
+
+    def order(record: Record) -> tuple[tuple[str, str], str, int]:
+        return key(record), record.method, record.seed
+
+    grouped = groupby(sorted(records, key=order), key)
+    return [_standing(name, preset, list(group)) for (name, preset), group in grouped]
+
+
+def _standing(name: str, preset: str, records: Sequence[Record]) -> Standing:
+    failed = tuple(record for record in records if record.error is not None)
+    finished = [record for record in records if record.error is None]
+    if not finished:
+        return Standing(name, preset, None, (), (), (), failed)
+    data = _newest(finished).data
+    versions: dict[str, int] = {}
+    for record in finished:
+        for measure, result in record.measures.items():
+            versions[measure] = max(result.version, versions.get(measure, 0))
+    reasons = {id(record): _outdated(record, data, versions) for record in finished}
+    stale = [(record, reason) for record in finished if (reason := reasons[id(record)])]
+    fresh = [record for record in finished if not reasons[id(record)]]
+    rows = []
+    for _, group in groupby(fresh, lambda record: record.method):
+        runs = list(group)
+        newest = _newest(runs).provenance.config_hash
+        same = tuple(run for run in runs if run.provenance.config_hash == newest)
+        stale += [(run, f"configuration differs from {newest[:8]}") for run in runs if run not in same]
+        rows.append(Row(same))
+    columns = _columns(rows)
+    standing = Standing(name, preset, data, columns, tuple(rows), tuple(stale), failed)
+    rows.sort(key=lambda row: _rank(row, standing.primary))
+    return Standing(name, preset, data, columns, tuple(rows), tuple(stale), failed)
+
+
+def _newest(records: Sequence[Record]) -> Record:
+    return max(records, key=lambda record: (record.when, record.method, record.seed))
+
+
+def _outdated(record: Record, data: Data, versions: dict[str, int]) -> str:
+    """Why a run cannot be ranked; empty if it can."""
+    reasons = [
+        f"data {field.name} differs: {getattr(record.data, field.name)}"
+        for field in fields(Data)
+        if getattr(record.data, field.name) != getattr(data, field.name)
+    ]
+    reasons += [
+        f"{measure} is v{result.version}, the newest v{versions[measure]}"
+        for measure, result in sorted(record.measures.items())
+        if result.version < versions[measure]
+    ]
+    return "; ".join(reasons)
+
+
+def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Columns in the order of the newest run; measures that it lacks follow."""
+    records = [record for row in rows for record in row.records]
+    if not records:
+        return ()
+    columns: dict[str, Column] = {}
+    for record in [_newest(records), *records]:
+        for name in record.measure_order:
+            result = record.measures[name]
+            column = Column(name, result.unit, result.version, result.higher_is_better)
+            if columns.setdefault(name, column) != column:
+                raise ValueError(
+                    f"{record.data.name}, {record.method}, seed {record.seed}: {column.label} against "
+                    f"{columns[name].label}: a measure that changes its unit or direction needs a new version."
+                )
+    return tuple(columns.values())
+
+
+def _rank(row: Row, primary: Column | None) -> tuple[str, bool, float, str]:
+    """Sort key: supervision group, then the primary measure, best first and missing last, then the name."""
+    value = row.value(primary.name) if primary else None
+    if primary is None or value is None:
+        return row.supervision, True, 0.0, row.method
+    return row.supervision, False, -value[0] if primary.higher_is_better else value[0], row.method
+
+
+def _of_category(result: MeasureResult, category: str | None) -> float | None:
+    if category is None:
+        return result.value
+    if category != CATEGORY_MEAN:
+        return result.per_category.get(category)
+    values = [value for value in result.per_category.values() if value is not None]
+    return mean(values) if values and len(values) == len(result.per_category) else None

@@ -1,0 +1,160 @@
+"""Numbers that papers report, from ``leaderboard/reported/*.csv``: rows beside ours, and a page of their own.
+
+``papers.csv`` has one line a paper, ``<key>_table<k>.csv`` one line a cell; the README there explains the columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from recon3d.bench import markdown
+from recon3d.bench.ranking import Column
+from recon3d.bench.record import Data
+
+PAPER_COLUMNS = ["key", "title", "authors", "venue", "year", "url", "note"]
+CELL_COLUMNS = [
+    *("paper", "table", "method", "setting", "dataset", "category", "measure"),  # which cell
+    *("unit", "value", "printed", "note"),  # what it says
+]
+SAME_DATA = {"shapenet": "shapenet_nmr"}  # our data set: the papers' one with the same images, cameras and split
+_SCALE = {"1": 1.0, "percent": 100.0, "x100": 100.0}
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Papers by key and cells in file order, all as text."""
+
+    papers: dict[str, dict[str, str]]
+    cells: pd.DataFrame
+
+    def citation(self, key: str) -> str:
+        """Authors and year, linked where the address is known."""
+        paper = self.papers[key]
+        names = [author.split()[-1] for author in paper["authors"].split("; ")]
+        who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+        text = f"{who} {paper['year']}"
+        return f"[{text}]({paper['url']})" if paper["url"] else text
+
+
+@dataclass(frozen=True)
+class ReportedRow:
+    """One method in one setting of one table, in our unit.
+
+    Attributes:
+        method: our name where the method is one of ours.
+        source: citation and table.
+        setting: as in the file.
+        values: by our category, and ``mean`` where the paper's mean is over exactly our categories.
+        printed: `values` with the digits of the paper.
+    """
+
+    method: str
+    source: str
+    setting: str
+    values: dict[str, float]
+    printed: dict[str, str]
+
+
+def load(folder: Path) -> Reported:
+    """Read all tables.
+
+    Raises:
+        ValueError: a file has other columns, or a cell names an unknown paper or has no number.
+    """
+    papers = _read(folder / "papers.csv", PAPER_COLUMNS).set_index("key", drop=False)
+    tables = [_read(path, CELL_COLUMNS) for path in sorted(folder.glob("*_table*.csv"))]
+    cells = pd.concat([pd.DataFrame(columns=CELL_COLUMNS), *tables], ignore_index=True)
+    if unknown := sorted(set(cells["paper"]) - set(papers.index)):
+        raise ValueError(f"{folder}: papers {unknown} are not in papers.csv.")
+    numbers = pd.to_numeric(cells["value"], errors="coerce")
+    if numbers.isna().any():
+        raise ValueError(f"{folder}: expected a number as value:\n{cells[numbers.isna()]}")
+    keyed = {str(key): {name: str(row[name]) for name in PAPER_COLUMNS} for key, row in papers.iterrows()}
+    return Reported(keyed, cells)
+
+
+def rows(reported: Reported, data: Data, column: Column) -> list[ReportedRow]:
+    """Reported rows of the same quantity as `column` on `data`; none if no paper used these data.
+
+    Raises:
+        ValueError: the paper's unit cannot be turned into the unit of `column`.
+    """
+    dataset = SAME_DATA.get(data.name)
+    if dataset is None or data.split != "test":
+        return []
+    cells = reported.cells
+    cells = cells[(cells["dataset"] == dataset) & (cells["measure"] == column.name)]
+    found = []
+    for (paper, table, method, setting), group in cells.groupby(["paper", "table", "method", "setting"], sort=False):
+        values, printed = {}, {}
+        categories = set(group["category"]) - {"mean", "all"}
+        for _, cell in group.iterrows():
+            category = str(cell["category"])
+            if category in data.categories or (category == "mean" and categories == set(data.categories)):
+                factor = _factor(str(cell["unit"]), column)
+                values[category] = factor * float(cell["value"])
+                printed[category] = str(cell["printed"]) if factor == 1 else f"{values[category]:g}"
+        source = f"{reported.citation(paper)}, table {table}"
+        if values:
+            found.append(ReportedRow(method, source, setting, values, printed))
+    return found
+
+
+def page(reported: Reported) -> str:
+    """Markdown of every table, cell by cell as printed, with its notes."""
+    parts = [
+        markdown.GENERATED,
+        "# Numbers reported by the papers\n",
+        "*Reported*: printed in the papers, not run here; other code, splits and protocols. Where the same quantity "
+        "was measured here, these rows also stand beside ours. Errors found in the papers: "
+        "[reported/README.md](reported/README.md).\n",
+    ]
+    for (key, number), cells in reported.cells.groupby(["paper", "table"], sort=True):
+        paper = reported.papers[key]
+        title = f"[{paper['title']}]({paper['url']})" if paper["url"] else paper["title"]
+        about = ", ".join(text for text in (paper["authors"].replace(";", ","), paper["venue"], paper["year"]) if text)
+        note = f" ({paper['note']})" if paper["note"] else ""
+        parts.append(f"## {reported.citation(key)}, table {number} (reported)\n")
+        parts.append(f"{title}. {about}{note}.\n")
+        parts.append(_table(cells))
+    return "\n".join(parts)
+
+
+def _table(cells: pd.DataFrame) -> str:
+    """One table of a paper: a row per method and setting, a column per data set, category and measure, footnotes.
+
+    What all columns share is said once above the table.
+    """
+    names = pd.DataFrame({**cells[["dataset", "category"]], "measure": cells["measure"] + " [" + cells["unit"] + "]"})
+    shared = [str(names[part].iloc[0]) for part in names if names[part].nunique() == 1 and part != "category"]
+    varying = [part for part in names if names[part].nunique() > 1] or ["category"]
+    heads = names[varying].agg(", ".join, axis=1)
+    columns = list(dict.fromkeys(heads))
+    notes = {note: index for index, note in enumerate(dict.fromkeys(cells["note"][cells["note"] != ""]), start=1)}
+    text = cells["printed"] + cells["note"].map(lambda note: f" ({notes[note]})" if note else "")
+    lines = []
+    for (method, setting), group in cells.groupby(["method", "setting"], sort=False):
+        by_head = dict(zip(heads[group.index], text[group.index], strict=True))
+        lines.append([f"{method} *reported*", setting, *(by_head.get(head, "") for head in columns)])
+    about = f"{', '.join(shared)}:\n\n" if shared else ""
+    footnotes = "".join(f"- ({index}) {note}\n" for note, index in notes.items())
+    return about + markdown.table(["method", "setting", *columns], lines) + (f"\n{footnotes}" if footnotes else "")
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if list(frame.columns) != columns:
+        raise ValueError(f"{path}: expected the columns {columns}, got {list(frame.columns)}.")
+    return frame
+
+
+def _factor(unit: str, column: Column) -> float:
+    """What turns a value in `unit` into the unit of `column`."""
+    if unit == column.unit:
+        return 1.0
+    if unit not in _SCALE or column.unit not in _SCALE:
+        raise ValueError(f"{column.label}: a reported value in {unit!r} has no factor; known units: {sorted(_SCALE)}.")
+    return _SCALE[column.unit] / _SCALE[unit]

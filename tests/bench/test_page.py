@@ -1,0 +1,120 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from recon3d.bench import page, reported
+from recon3d.bench.ranking import standings
+from recon3d.bench.record import Record
+
+Make = Callable[..., Record]
+PAPERS = reported.load(Path(__file__).parents[2] / "leaderboard" / "reported")
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"## {title}\n")[1].split("\n## ")[0]
+
+
+def row(text: str, *starts: str) -> list[str]:
+    lines = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in text.splitlines()]
+    (found,) = [cells for cells in lines if cells[: len(starts)] == list(starts)]
+    return found
+
+
+def render(*records: Record) -> str:
+    (standing,) = standings(records)
+    return page.page(standing, PAPERS)
+
+
+def test_mean_deviation_and_bold_of_the_main_table(run: Make) -> None:
+    text = render(
+        run(method="a", seed=0, iou=0.50, chamfer=5.0),
+        run(method="a", seed=1, iou=0.54, chamfer=6.0),
+        run(method="b", seed=0, iou=0.51, chamfer=5.6),
+        run(method="c", iou=0.9, chamfer=1.0, supervision=("voxels",)),
+    )
+    table = section(text, "Results")
+    header = "| method | supervision | input | seeds | voxel_iou ↑ [1] v1 | chamfer ↓ [x100] v1 |"
+    assert header in table
+    # sd of (0.50, 0.54) is 0.02 sqrt(2) = 0.0283, of (5, 6) 0.7071; chamfer 5.5 beats 5.6, being lower
+    assert row(table, "a") == ["a", "cameras, masks", "RGB + mask", "2", "**0.520 ± 0.028**", "**5.50 ± 0.71**"]
+    assert row(table, "b") == ["b", "cameras, masks", "RGB + mask", "1", "0.510", "5.60"]
+    # alone in its supervision group: nothing to be best of
+    assert row(table, "c")[4:] == ["0.900", "1.00"]
+    assert "Samples scored: voxel_iou 60, chamfer 60." in table
+
+
+def test_equal_prints_share_the_bold(run: Make) -> None:
+    table = section(
+        render(run(method="a", iou=0.5004), run(method="b", iou=0.4996), run(method="c", iou=0.49)), "Results"
+    )
+    assert [row(table, name)[4] for name in "abc"] == ["**0.500**", "**0.500**", "0.490"]
+
+
+def test_a_missing_value_is_not_zero_and_never_best(run: Make) -> None:
+    lacking = run(method="old")
+    lacking = replace(lacking, measures={"voxel_iou": lacking.measures["voxel_iou"]}, measure_order=("voxel_iou",))
+    table = section(render(run(method="none", chamfer=None), lacking, run(method="some")), "Results")
+    assert [row(table, name)[5] for name in ("none", "old", "some")] == ["n/a", "-", "5.00"]
+    assert "- none, chamfer: no points\n" in table
+
+
+def test_categories_and_their_mean(run: Make) -> None:
+    text = render(
+        run(method="a", iou=0.55, per_category={"car": 0.6, "chair": 0.4}),
+        run(method="b", iou=0.54, per_category={"car": 0.5, "chair": 0.6}),
+    )
+    table = section(text, "voxel_iou ↑ [1] v1 by category")
+    assert row(table, "method") == ["method", "supervision", "car", "chair", "mean", "all samples"]
+    assert row(table, "a")[2:] == ["**0.600**", "0.400", "0.500", "**0.550**"]
+    assert row(table, "b")[2:] == ["0.500", "**0.600**", "**0.550**", "0.540"]
+
+
+def test_cost_is_averaged_in_readable_units(run: Make) -> None:
+    slow = replace(run().cost, train_s=7560.0, peak_mem_mib=None)
+    text = render(run(method="a", seed=0), run(method="a", seed=1, cost=slow), run(method="b", cost=slow))
+    table = section(text, "Cost")
+    assert row(table, "a") == ["a", "1.00", "600", "66.0 min", "5.5", "-", "cpu"]
+    assert row(table, "b")[3] == "2.1 h"
+    assert page.duration(119.4) == "119 s"
+
+
+def test_provenance_stale_and_failed_runs_are_shown(run: Make, failed: Make) -> None:
+    dirty = run(method="new", version=2)
+    dirty = replace(dirty, provenance=replace(dirty.provenance, dirty=True))
+    text = render(dirty, run(method="old"), failed(method="broken", error="RuntimeError: a|b\nTraceback"))
+    expected = "new | 0 | 0.450 to 0.550 | 2026-01-02 | abcdef0123 + changes | cpu | numba | c1 | torch 2.11.0"
+    assert row(section(text, "Runs"), "new") == expected.split(" | ")
+    assert "old" not in section(text, "Results")
+    assert row(section(text, "Stale, not ranked"), "old")[3] == "voxel_iou is v1, the newest v2"
+    assert "| broken | 0 | 2026-01-02 | abcdef0123 | RuntimeError: a\\|b |" in section(text, "Failed runs")
+    assert "Traceback" not in text
+
+
+def test_a_page_of_failures_alone_has_no_table(failed: Make) -> None:
+    text = render(failed())
+    assert "## Results" not in text
+    assert "out of memory" in text
+
+
+def test_own_data_say_that_no_paper_is_comparable(run: Make) -> None:
+    assert "no reported row is comparable" in section(render(run()), "Reported by papers")
+
+
+def test_reported_rows_stand_beside_ours_on_shapenet(run: Make) -> None:
+    cells = PAPERS.cells[PAPERS.cells["paper"] == "liu2019softras"]
+    names = sorted(set(cells["category"]) - {"mean"})
+    text = render(run(data="shapenet", per_category=dict.fromkeys(names, 0.6)))
+    table = section(text, "Reported by papers")
+    assert row(table, "softras", "run here")[-2:] == ["0.600", ""]
+    assert row(table, "softras *reported*")[-2:] == ["0.6234", "-0.023"]
+    assert row(table, "softras *reported*")[1] == "[Liu et al. 2019](https://arxiv.org/abs/1901.05567), table 1"
+    # a subset of the categories has no mean to compare with
+    table = section(render(run(data="shapenet")), "Reported by papers")
+    assert row(table, "softras *reported*")[3:] == ["0.7697", "0.5270", "", ""]
+
+
+@pytest.mark.parametrize(("iou", "shown"), [(0.98765, "0.988"), (1.5, "1.50"), (123.456, "123.5")])
+def test_digits_follow_the_size(run: Make, iou: float, shown: str) -> None:
+    assert row(section(render(run(iou=iou)), "Results"), "softras")[4] == shown

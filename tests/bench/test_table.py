@@ -1,0 +1,134 @@
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from recon3d.bench import markdown, table
+from recon3d.bench.record import Record
+
+Make = Callable[..., Record]
+Put = Callable[[Path, Record], Path]
+LEADERBOARD = Path(__file__).parents[2] / "leaderboard"
+README = "# x\n<!-- BEGIN leaderboard -->\n<!-- END leaderboard -->\nend\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, run: Make, put: Put) -> Path:
+    """A repository with a README.md and a leaderboard of two runs and one of preset smoke."""
+    leaderboard = tmp_path / "leaderboard"
+    shutil.copytree(LEADERBOARD / "reported", leaderboard / "reported")
+    (tmp_path / "README.md").write_text(README)
+    for record in (run(), run(preset="smoke", iou=0.123), run(data="cub", preset="paper", iou=0.456)):
+        put(leaderboard / "results", record)
+    return leaderboard
+
+
+def test_pages_are_one_per_data_and_preset_without_smoke(folder: Path) -> None:
+    pages = table.render_all(folder)
+    names = ["README.md", "leaderboard/README.md", "leaderboard/cub-paper.md", "leaderboard/reported.md"]
+    assert sorted(path.relative_to(folder.parent).as_posix() for path in pages) == [
+        *names,
+        "leaderboard/synthetic-quick.md",
+    ]
+    assert not any("0.123" in text or "smoke.md" in text for text in pages.values())
+    assert "0.456" not in pages[folder / "synthetic-quick.md"]
+    for path, text in pages.items():
+        assert text.startswith(markdown.GENERATED) or path == folder.parent / "README.md"
+    index = pages[folder / "README.md"]
+    assert "| [synthetic, quick](synthetic-quick.md) | softras | 1 | 0 | 0 | 2026-01-02 |" in index
+    assert "(reported.md)" in index
+
+
+def test_the_repository_readme_has_the_short_tables(folder: Path) -> None:
+    text = table.render_all(folder)[folder.parent / "README.md"]
+    assert text.startswith("# x\n<!-- BEGIN leaderboard -->\n`synthetic`, preset `quick`")
+    assert text.endswith("<!-- END leaderboard -->\nend\n")
+    assert "| method | supervision | voxel_iou ↑ [1] v1 | chamfer ↓ [x100] v1 | train time |" in text
+    assert "| softras | cameras, masks | 0.500 | 5.00 | 6.0 min |" in text
+    assert "(leaderboard/synthetic-quick.md)" in text
+    assert "No result on `open_shapes` yet" in text
+    (folder.parent / "README.md").write_text("# no markers\n")
+    with pytest.raises(ValueError, match=r"README\.md: expected one '<!-- BEGIN leaderboard -->'"):
+        table.render_all(folder)
+
+
+def test_check_finds_missing_edited_and_orphaned_pages(folder: Path) -> None:
+    readme, page = folder.parent / "README.md", folder / "synthetic-quick.md"
+    assert set(table.check(folder)) == set(table.render_all(folder))
+    table.write_all(folder)
+    assert table.check(folder) == []
+    page.write_text(page.read_text().replace("0.500", "0.600"))
+    assert table.check(folder) == [page]
+    readme.write_text(readme.read_text().replace("0.500", "0.600"))
+    assert table.check(folder) == [readme, page]
+    table.write_all(folder)
+    assert table.check(folder) == []
+    readme.write_text("introduction\n" + readme.read_text())
+    assert table.check(folder) == []
+    shutil.rmtree(folder / "results" / "cub")
+    (folder / "notes.md").write_text("written by hand\n")
+    assert table.check(folder) == [folder / "README.md", folder / "cub-paper.md"]
+    table.write_all(folder)
+    assert not (folder / "cub-paper.md").exists()
+    assert (folder / "notes.md").exists()
+    assert table.check(folder) == []
+
+
+def test_the_same_records_give_the_same_bytes(folder: Path, run: Make, put: Put) -> None:
+    first = table.render_all(folder)
+    for path in sorted((folder / "results").rglob("*.json"), reverse=True):
+        text = path.read_text()
+        path.unlink()
+        path.write_text(text)
+    assert table.render_all(folder) == first
+    put(folder / "results", run(seed=1))
+    assert table.render_all(folder) != first
+
+
+def test_a_damaged_record_stops_the_rendering_by_name(folder: Path) -> None:
+    path = next((folder / "results" / "cub").rglob("*.json"))
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match=path.name):
+        table.render_all(folder)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        table.render_all(folder / "nowhere")
+
+
+def test_an_empty_leaderboard_tells_how_to_start(folder: Path) -> None:
+    shutil.rmtree(folder / "results")
+    pages = table.render_all(folder)
+    assert "No run yet" in pages[folder / "README.md"]
+    assert pages[folder.parent / "README.md"].count("No result on") == 2
+
+
+def printed(records: list[Record]) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(table.terminal_table(records))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_terminal_table(run: Make, failed: Make) -> None:
+    text = printed([run(method="a", iou=0.7, preset="smoke"), failed(method="b", preset="smoke")])
+    assert "synthetic, preset smoke" in text
+    assert "voxel_iou ↑ [1] v1" in text
+    assert "0.700" in text
+    assert "failed: b seed 0, RuntimeError: out of memory" in " ".join(text.split())
+    for records in ([], [run(), run(preset="paper")]):
+        with pytest.raises(ValueError, match="one data set and preset"):
+            table.terminal_table(records)
+
+
+def test_the_committed_leaderboard_renders(tmp_path: Path) -> None:
+    copy = shutil.copytree(LEADERBOARD, tmp_path / "leaderboard")
+    assert "0.6234" in table.render_all(copy)[copy / "reported.md"]
+
+
+def test_records_and_tables_do_not_import_torch() -> None:
+    code = "import sys, recon3d.bench.record, recon3d.bench.table; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
