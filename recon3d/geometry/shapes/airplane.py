@@ -44,7 +44,7 @@ FAMILIES = (
     "glider",
 )
 
-# family -> parameter -> lowest and highest value. Lengths are shares of the fuselage length unless said otherwise below.
+# family -> parameter -> lowest and highest value: shares of the fuselage length, of each other, or degrees.
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "airliner": {
         "fineness": (7.5, 12.0), "section_aspect": (0.95, 1.2), "squareness": (0.0, 0.15), "nose_length": (0.09, 0.17),
@@ -91,7 +91,7 @@ _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "glider": {
         "fineness": (9.0, 13.0), "section_aspect": (1.0, 1.25), "squareness": (0.0, 0.2), "nose_length": (0.2, 0.32),
         "bluntness": (0.2, 0.6), "nose_droop": (0.2, 0.5), "tail_length": (0.5, 0.62), "tail_radius": (0.12, 0.25),
-        "upsweep": (0.2, 0.7), "span": (1.9, 2.5), "root_chord": (0.1, 0.15), "taper": (0.3, 0.6),
+        "upsweep": (0.2, 0.7), "span": (1.6, 2.1), "root_chord": (0.1, 0.15), "taper": (0.3, 0.6),
         "sweep": (-2.0, 4.0), "dihedral": (1.5, 5.0), "wing_station": (0.36, 0.41), "fin_height": (0.14, 0.2),
         "fin_sweep": (8.0, 30.0), "tail_span": (0.35, 0.46),
     },
@@ -142,10 +142,10 @@ def build_airplane(draws: Draws) -> Assembly:
     plane.add("wing", whole_wing(wing, winglet))
     if family == "biplane":
         _add_upper_wing(plane, draws, hull, wing)
-    _add_tail(plane, draws, hull, family, engines)
+    _add_tail(plane, draws, hull, wing, family, engines)
     add_engines(plane, draws, hull, wing, engines)
     if family in ("light", "biplane") and draws.flag("fixed_gear", 0.8):
-        _add_gear(plane, draws, hull, float(draws.used["wing_station"]))
+        _add_gear(plane, draws, hull, wing.root[2] + 0.25 * wing.root_chord)
     if family == "light" and position == "high" and draws.flag("wing_struts", 0.7):
         x, y, z, chord = wing.place(draws.number("strut_foot", 0.4, 0.6))
         foot = (hull.half_width * 0.8, -hull.half_height * 0.8, z + 0.35 * chord)
@@ -179,7 +179,7 @@ def _add_upper_wing(plane: Assembly, draws: Draws, hull: Hull, lower: Planform) 
     upper = replace(lower, root=(x, y + gap, z - stagger), half_span=lower.half_span * longer)
     plane.add("wing", whole_wing(upper))
     bays = draws.count("strut_bays", 1, 2)
-    for share in np.linspace(0.85, 0.45, bays).tolist() + [0.08]:
+    for share in [*np.linspace(0.85, 0.45, bays).tolist(), 0.08]:
         for along in (0.2, 0.7):
             x0, y0, z0, chord = lower.place(share)
             x1, y1, z1, _ = upper.place(share / longer)
@@ -187,12 +187,12 @@ def _add_upper_wing(plane: Assembly, draws: Draws, hull: Hull, lower: Planform) 
             plane.add_pair("strut", tube([foot, (x1, y1, z1 + along * chord)], [[0.006, 0.008]] * 2, 6))
 
 
-def _add_tail(plane: Assembly, draws: Draws, hull: Hull, family: str, engines: str) -> None:
+def _add_tail(plane: Assembly, draws: Draws, hull: Hull, wing: Planform, family: str, engines: str) -> None:
     options = ("t_tail",) if engines == "two_rear" and family == "airliner" else _TAILS[family]
     kind = draws.option("tail", options)
     ranges = _RANGES[family]
     span = draws.number("tail_span", *ranges["tail_span"])
-    tail_sweep = draws.number("tail_sweep", 0.7, 1.0) * draws.used["sweep"] + 4.0
+    tail_sweep = draws.number("tail_sweep", 0.7, 1.0) * wing.sweep + 4.0
     chord = 0.5 * span * draws.number("tail_chord", 0.42, 0.58)
     if kind == "v_tail":
         lean = draws.number("v_angle", 32.0, 48.0)
@@ -202,7 +202,7 @@ def _add_tail(plane: Assembly, draws: Draws, hull: Hull, family: str, engines: s
     fin_sweep = draws.number("fin_sweep", *ranges["fin_sweep"])
     fin_height = draws.number("fin_height", *ranges["fin_height"])
     fin_chord = fin_height * draws.number("fin_chord", 0.85, 1.15)
-    fin_root = (0.0, hull.top(0.93) - 0.25 * hull.half_height * 0.5, 0.99 - fin_chord)
+    fin_root = (0.0, hull.top(0.93) - 0.12 * hull.half_height, 0.99 - fin_chord)
     fin = Planform(fin_root, fin_height, fin_chord, 0.8 if kind == "t_tail" else 0.45, fin_sweep, 90.0, 0.1)
     if kind == "twin_fin":
         x, y = (0.42 * span, 0.02) if family == "transport" else (0.75 * hull.half_width, 0.0)
@@ -234,7 +234,9 @@ def _add_gear(plane: Assembly, draws: Draws, hull: Hull, station: float) -> None
     tail_wheel = draws.flag("tail_wheel", 0.5)
     main = station + (-0.02 if tail_wheel else 0.09)
     plane.add_pair("wheel", wheel.moved(track, ground, main))
-    plane.add_pair("strut", tube([(0.6 * hull.half_width, -0.7 * hull.half_height, main), (track, ground, main)], 0.008))
+    plane.add_pair(
+        "strut", tube([(0.6 * hull.half_width, -0.7 * hull.half_height, main), (track, ground, main)], 0.008)
+    )
     if tail_wheel:
         low = float(hull.axis(np.array([0.93]))[0]) - 0.035
         plane.add("wheel", wheel.mapped(lambda verts: 0.5 * verts).moved(0.0, low, 0.93))

@@ -92,7 +92,7 @@ def build_car(draws: Draws) -> Assembly:
     family = draws.option("family", FAMILIES)
     car = Assembly(draws, PAINTS)
     body = CarBody(draws, family, _RANGES[family])
-    add_body(car, draws, body)
+    add_body(car, body)
     if family == "sports" and draws.flag("open_top", 0.3):
         _add_open_cockpit(car, body)
     else:
@@ -131,30 +131,32 @@ def _add_wheels(car: Assembly, draws: Draws, body: CarBody) -> None:
     wheel = lathe([(body.wheel_radius * r, width * t) for r, t in profile], 20, "x")
     painted = {"rim": wheel.span >= 4}
     for axle in body.axles:
-        car.add_pair("tyre", wheel.moved(0.5 * body.width - 0.52 * width + body.flare, body.wheel_radius, axle), painted)
+        car.add_pair(
+            "tyre", wheel.moved(0.5 * body.width - 0.52 * width + body.flare, body.wheel_radius, axle), painted
+        )
 
 
 def _add_front_and_rear(car: Assembly, draws: Draws, body: CarBody) -> None:
     front, rear = -0.5 * body.length, 0.5 * body.length
-    thick = draws.number("bumper_height", 0.14, 0.26)
-    level = body.clearance + 0.12 + 0.5 * thick
+    thick = draws.number("bumper_height", 0.1, 0.18)
+    level = body.clearance + 0.06 + 0.5 * thick
     bumper = rounded_box((0.93 * body.width, thick, 0.32), 0.6, 0.35)
     style = draws.option("bumpers", ("painted", "dark", "dark"))
     for z in (front + 0.1, rear - 0.1):
         car.add("body" if style == "painted" else "bumper", bumper.moved(0.0, level, z))
     size = draws.number("headlight_size", 0.8, 1.3)
     place = 0.34 * body.width
-    height = body.nose - 0.13
+    height = body.nose - body.edge_rounding - 0.05
     if draws.option("headlights", ("round", "wide", "wide")) == "round":
         lamp = lathe([(0.0, -0.16), (0.7, -0.14), (1.0, 0.0), (1.0, 0.3), (0.0, 0.3)], 14)
         lamp = lamp.mapped(lambda verts: verts * np.array([0.11 * size, 0.11 * size, 0.5]))
-        lamp = lamp.moved(0.0, 0.0, 0.06)
+        lamp = lamp.moved(0.0, 0.0, 0.055)
     else:
-        lamp = rounded_box((0.38 * size, 0.13 * size, 0.3), 0.5, 0.4).moved(0.0, 0.0, 0.13)
-    car.add_pair("headlight", lamp.moved(place, height, front + body.round_front(place)))
+        lamp = rounded_box((0.38 * size, 0.13 * size, 0.3), 0.5, 0.4).moved(0.0, 0.0, 0.125)
+    car.add_pair("headlight", lamp.moved(place, height, front))
     if draws.flag("grille", 0.7):
         grille = rounded_box((0.38 * body.width, draws.number("grille_height", 0.1, 0.24), 0.12), 0.5, 0.3)
-        car.add("grille", grille.moved(0.0, height - 0.02, front + 0.045))
+        car.add("grille", grille.moved(0.0, height - 0.01, front + 0.045))
     upright = draws.option("taillights", ("wide", "upright")) == "upright"
     lamp = rounded_box((0.14, 0.32, 0.2) if upright else (0.4, 0.13, 0.2), 0.5, 0.3)
     car.add_pair("taillight", lamp.moved(0.38 * body.width, body.tail - 0.24, rear - 0.09))
@@ -184,7 +186,9 @@ def _add_spoiler(car: Assembly, draws: Draws, body: CarBody) -> None:
 def _add_roof_rack(car: Assembly, draws: Draws, body: CarBody) -> None:
     start, end = body.cowl + body.screen_run + 0.15, body.deck_start - body.rear_run - 0.15
     x, y = 0.33 * body.width, body.height + 0.05
-    rail = tube([(x, y - 0.09, start), (x, y, start + 0.12), (x, y, end - 0.12), (x, y - 0.09, end)], 0.022, 8, 0.0, (1, 0, 0))
+    rail = tube(
+        [(x, y - 0.09, start), (x, y, start + 0.12), (x, y, end - 0.12), (x, y - 0.09, end)], 0.022, 8, 0.0, (1, 0, 0)
+    )
     car.add_pair("rack", rail)
     for share in np.linspace(0.2, 0.8, draws.count("rack_bars", 0, 4)).tolist():
         z = start + share * (end - start)
@@ -204,7 +208,14 @@ def _add_bed(car: Assembly, draws: Draws, body: CarBody) -> None:
     car.add("bed", liner.moved(0.0, floor + 0.02, 0.5 * (start + end)))
     if draws.flag("roll_bar", 0.4):
         x, y, z = 0.4 * body.width, body.height - 0.15, start + 0.25
-        path = [(-x, top - 0.1, z), (-x, y - 0.1, z), (-x + 0.1, y, z), (x - 0.1, y, z), (x, y - 0.1, z), (x, top - 0.1, z)]
+        path = [
+            (-x, top - 0.1, z),
+            (-x, y - 0.1, z),
+            (-x + 0.1, y, z),
+            (x - 0.1, y, z),
+            (x, y - 0.1, z),
+            (x, top - 0.1, z),
+        ]
         car.add("rack", tube(path, 0.04, 8))
 
 

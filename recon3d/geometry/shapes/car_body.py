@@ -14,9 +14,9 @@ from recon3d.geometry.shapes.solids import Bools, Floats, loft, rounded_box
 class CarBody:
     """The proportions of a car: metres; z along the car from -length/2 (front), y from the ground.
 
-    Drawn as shares: wheelbase, front_overhang (front end to front axle), cowl (foot of the windscreen), screen_run (how far
-    the windscreen leans back), deck (boot lid or load bed) of the length; rear_run of what is left for the roof; belt_height, nose_height and
-    deck_height of the height; hood_bulge is how much of its rise the bonnet has done after a quarter of its length.
+    Drawn as shares: wheelbase, front_overhang (front end to front axle), cowl (foot of the windscreen), screen_run (how
+    far the windscreen leans back) and deck (boot lid or load bed) of the length; rear_run (how far the rear window
+    leans) of what is left for the roof; belt_height, nose_height and deck_height of the height; hood_bulge is how much of its rise the bonnet has done after a quarter of its length.
     """
 
     def __init__(self, draws: Draws, family: str, ranges: Mapping[str, tuple[float, float]]) -> None:
@@ -39,6 +39,7 @@ class CarBody:
         self.hood_bulge = draws.number("hood_bulge", 0.35, 0.75)
         self.plan_taper = draws.number("plan_taper", 0.04, 0.14)
         self.shoulder = draws.number("shoulder", 0.03, 0.1)
+        self.edge_rounding = draws.number("edge_rounding", 0.03, 0.11)
         self.flare = draws.number("fender_flare", 0.0, 0.06)
         self.bed_floor = 0.5 * (2.12 * self.wheel_radius + self.belt)
 
@@ -74,10 +75,6 @@ class CarBody:
             level = np.maximum(level, np.where(reach > 0.0, self.wheel_radius + np.sqrt(reach), 0.0))
         return level
 
-    def round_front(self, x: float) -> float:
-        """Return how far the front skin lies behind the foremost point at a distance x from the middle."""
-        return 0.12 * (2.0 * x / self.width) * (2.0 * x / self.width)
-
 
 def _stations(body: CarBody) -> Floats:
     half, arch = 0.5 * body.length, 1.13 * body.wheel_radius
@@ -103,14 +100,14 @@ _SIDE = np.array(
 )  # fmt: skip
 
 
-def add_body(car: Assembly, draws: Draws, body: CarBody) -> None:
+def add_body(car: Assembly, body: CarBody) -> None:
     """Add the hull with bonnet, arches and deck, and the floor between the wheels."""
     z = _stations(body)
     half = 0.5 * body.length
     low, high, wide = body.bottom(z), body.top(z), body.half_width(z)
     inset = np.clip((0.14 - (half - np.abs(z))) / 0.14, 0.0, 1.0)  # rounds both ends
     wide = wide * (1.0 - 0.12 * inset * inset)
-    drop = inset * inset * draws.number("edge_rounding", 0.04, 0.14)
+    drop = inset * inset * body.edge_rounding
     high = np.maximum(high - drop, body.clearance + 0.16)
     wing = np.maximum(high, low + 0.05)  # big wheels push the wings up above the bonnet
     x = wide[:, None] * (_SIDE[:, 0] - body.shoulder * _SIDE[:, 2])
@@ -129,7 +126,9 @@ def add_body(car: Assembly, draws: Draws, body: CarBody) -> None:
 
 def add_cabin(car: Assembly, draws: Draws, body: CarBody) -> None:
     """Add the greenhouse: windows between pillars, leaning inwards and to front and rear, under a domed roof."""
-    tumblehome = draws.number("tumblehome", 0.04, 0.1) if body.family == "van" else draws.number("tumblehome", 0.1, 0.24)
+    tumblehome = (
+        draws.number("tumblehome", 0.04, 0.1) if body.family == "van" else draws.number("tumblehome", 0.1, 0.24)
+    )
     bow = draws.number("screen_bow", 0.03, 0.12)
     crown = draws.number("roof_crown", 0.02, 0.07)
     pane = draws.number("pane_height", 0.78, 0.88)

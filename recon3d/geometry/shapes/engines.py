@@ -7,7 +7,7 @@ import numpy as np
 from recon3d.geometry.shapes.assembly import Assembly
 from recon3d.geometry.shapes.draws import Draws
 from recon3d.geometry.shapes.hull import Hull
-from recon3d.geometry.shapes.solids import Bools, Solid, lathe, section_loft, tube
+from recon3d.geometry.shapes.solids import Bools, Floats, Solid, lathe, section_loft, tube
 from recon3d.geometry.shapes.wings import Planform, aerofoil_loft, half_wing
 
 
@@ -20,7 +20,14 @@ def add_engines(plane: Assembly, draws: Draws, hull: Hull, wing: Planform, engin
         _add_propeller(plane, draws, (0.0, float(hull.axis(np.zeros(1))[0]), -0.004), radius, 0.35 * hull.half_width)
         if draws.flag("radial_engine", 0.35):
             cowl = hull.half_height * 1.05
-            profile = [(0.0, 0.02), (0.75 * cowl, 0.0), (0.97 * cowl, 0.02), (cowl, 0.06), (0.9 * cowl, 0.13), (0.0, 0.14)]
+            profile = [
+                (0.0, 0.02),
+                (0.75 * cowl, 0.0),
+                (0.97 * cowl, 0.02),
+                (cowl, 0.06),
+                (0.9 * cowl, 0.13),
+                (0.0, 0.14),
+            ]
             ring = lathe(profile, 16)
             plane.add("engine", ring, {"intake": ring.span == -1})
         return
@@ -58,8 +65,8 @@ def add_engines(plane: Assembly, draws: Draws, hull: Hull, wing: Planform, engin
             drop = radius * draws.number("engine_drop", 1.15, 1.5)
             front = z - length * draws.number("engine_lead", 0.45, 0.7)
             plane.add_pair("engine", *_nacelle(radius, length, (x, y - drop, front)))
-            pylon = Planform((x, y - drop, front + 0.25 * length), drop * 0.98, 0.75 * length, 0.9, 30.0, 90.0, 0.12)
-            plane.add_pair("wing", half_wing(pylon, 2))
+            plan = Planform((x, y - drop, front + 0.25 * length), drop * 0.98, 0.75 * length, 0.9, 30.0, 90.0, 0.12)
+            plane.add_pair("wing", half_wing(plan, 2))
 
 
 def _nacelle(radius: float, length: float, front: tuple[float, float, float]) -> tuple[Solid, dict[str, Bools]]:
@@ -108,7 +115,8 @@ def _add_side_intakes(plane: Assembly, draws: Draws, hull: Hull) -> None:
     x = hull.half_width * np.array([1.12, 1.1, 1.0, 0.85, 0.5])
     centre = np.stack([x, np.full(5, -0.1 * hull.half_height)], 1)
     half_size = np.stack([0.6 * size * grow, size * grow], 1)
-    duct = section_loft(z, centre, half_size, np.arange(12) * (np.pi / 6.0), 0.8)
+    angles: Floats = np.arange(12) * (np.pi / 6.0)
+    duct = section_loft(z, centre, half_size, angles, 0.8)
     plane.add_pair("fuselage", duct, {"intake": duct.span == -1})
 
 

@@ -90,7 +90,9 @@ def add_fuselage(plane: Assembly, draws: Draws, hull: Hull, family: str, engines
     if family == "biplane":
         for seat in range(draws.count("open_seats", 1, 2)):
             at = 0.46 + 0.13 * seat
-            screen = rounded_box((hull.half_width * 1.2, hull.half_height * 0.7, 0.012)).moved(0, hull.top(at), at - 0.04)
+            screen = rounded_box((hull.half_width * 1.2, hull.half_height * 0.7, 0.012)).moved(
+                0, hull.top(at), at - 0.04
+            )
             plane.add("window", screen)
             plane.add("intake", ellipsoid((0, hull.top(at) * 0.93, at), (hull.half_width * 0.7, 0.012, 0.045)))
 

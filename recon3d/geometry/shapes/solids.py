@@ -1,7 +1,8 @@
 """Closed solids from which the procedural objects are assembled: lofts, lathes, tubes, slabs.
 
-First step of the data flow of the embedded data set: `solids` -> `airplane` / `car` / `chair` -> `assembly` -> `make_shape`.
-Every function returns one closed, consistently wound component; `assembly` turns it outward. Axes: x right, y up, z to the back.
+First step in the flow of the embedded data set: `solids` -> `airplane` / `car` / `chair` -> `assembly` -> `make_shape`.
+Every function returns one closed, consistently wound component; `assembly` turns it outward. Axes: x right, y up, z to
+the back.
 All arithmetic is elementwise float64 (no BLAS, no long sums), so results agree to the last few bits on every machine.
 """
 
@@ -47,7 +48,7 @@ class Solid:
 
 @lru_cache(maxsize=512)
 def _loft_topology(stations: int, sides: int, strip_caps: bool) -> tuple[Ints, Ints, Ints]:
-    """Return faces, spans and columns of a loft; vertices are the rings in order, then the two cap centres (fan caps)."""
+    """Return faces, spans and columns of a loft; vertices are the rings in order, then two cap centres (fan caps)."""
     station, side = np.divmod(np.arange((stations - 1) * sides), sides)
     following = (side + 1) % sides
     a, b = station * sides + side, station * sides + following
@@ -99,7 +100,7 @@ def unit_ring(sides: int, squareness: float = 0.0) -> Floats:
 
     The square end is the superellipse x^8 + y^8 = 1, whose eighth root is three square roots.
     """
-    angle = np.arange(sides) * (2.0 * np.pi / sides)
+    angle: Floats = np.arange(sides) * (2.0 * np.pi / sides)
     return _superellipse(angle, squareness)
 
 
@@ -144,7 +145,9 @@ def lathe(profile: Sequence[tuple[float, float]], sides: int, axis: str = "z") -
         axis: "x", "y" or "z", through the origin.
     """
     if profile[0][0] != 0.0 or profile[-1][0] != 0.0:
-        raise ValueError(f"a lathe profile must start and end on the axis (radius 0), got {profile[0]} and {profile[-1]}")
+        raise ValueError(
+            f"a lathe profile must start and end on the axis (radius 0), got {profile[0]} and {profile[-1]}"
+        )
     order = {"x": [2, 0, 1], "y": [1, 2, 0], "z": [0, 1, 2]}[axis]
     points = np.array(profile)
     ring = unit_ring(sides)
@@ -196,7 +199,7 @@ def tube(
             None takes z, or x where the path runs mostly along z.
     """
     points = np.asarray(path, float)
-    ends = np.concatenate([points[1:2] - points[:1], points[2:] - points[:-2], points[-1:] - points[-2:-1]])
+    ends: Floats = np.concatenate([points[1:2] - points[:1], points[2:] - points[:-2], points[-1:] - points[-2:-1]])
     tangent = _unit(ends)
     if reference is None:
         reference = (1.0, 0.0, 0.0) if abs(float(_unit(points[-1] - points[0])[2])) > 0.9 else (0.0, 0.0, 1.0)
@@ -236,15 +239,15 @@ def rounded_box(
 
     Args:
         size: (3,) width x, height y, depth z.
-        corner: radius of the vertical edges as a share (0, 1] of half the smaller of width and depth; 1 makes a
-            disc of a square plan.
+        corner: radius of the vertical edges as a share (0, 1] of half the smaller of width and depth; 1 makes almost a
+            disc of a square plan (0.97 is used, so that neighbouring corners keep apart).
         bevel: rounding of the bottom and the top rim as a share (0, 0.95] of half the height, one number or two.
         per_corner: points on each vertical edge.
         steps: bands of each bevel.
         top_scale: width and depth of the top relative to the bottom.
     """
     width, height, depth = np.asarray(size, float).tolist()
-    radius = corner * 0.5 * min(width, depth)
+    radius = min(corner, 0.97) * 0.5 * min(width, depth)
     direction, quadrant = _corner_directions(per_corner)
     bottom, top = np.broadcast_to(np.asarray(bevel, float), (2,)).tolist()
     turn = np.arange(steps + 1) * (0.5 * np.pi / steps)

@@ -19,8 +19,6 @@ def _half_thickness(x: Floats) -> Floats:
     return 5.0 * (root - 0.1260 * x - 0.3516 * x * x + 0.2843 * x * x * x - 0.1036 * (x * x) * (x * x))
 
 
-
-
 _HALF_THICKNESS = _SIDE * _half_thickness(_CHORDWISE)
 
 
