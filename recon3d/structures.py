@@ -131,7 +131,9 @@ class ViewBatch:
                 f"{tuple(self.images.shape)} and {tuple(self.masks.shape)}."
             )
         if len(self.sample_id) != b or len(self.category) != b:
-            raise ValueError(f"ViewBatch: {b} objects, {len(self.sample_id)} sample ids, {len(self.category)} categories.")
+            raise ValueError(
+                f"ViewBatch: {b} objects, {len(self.sample_id)} sample ids, {len(self.category)} categories."
+            )
         if self.cameras is not None and self.cameras.shape != (b, v):
             raise ValueError(f"ViewBatch: expected cameras of shape {(b, v)}, got {tuple(self.cameras.shape)}.")
         for name in ("points", "normals", "voxels", "keypoints", "parts"):
@@ -142,13 +144,17 @@ class ViewBatch:
     def __len__(self) -> int:
         return len(self.images)
 
-    def inputs(self, channels: int) -> Tensor:
-        """What a method sees: view 0 as (B,C,H,W), RGB for 3 channels, RGB and mask for 4."""
-        if channels == 3:
-            return self.images[:, 0]
+    def inputs(self, channels: int, views: int = 1) -> Tensor:
+        """What a method sees: the first `views` views as (B*views, C, H, W), object by object.
+
+        C is 3 (RGB), or 4 (RGB and mask).
+        """
+        if channels not in (3, 4):
+            raise ValueError(f"ViewBatch.inputs: a method reads 3 (RGB) or 4 (RGB + mask) channels, not {channels}.")
+        image = self.images[:, :views]
         if channels == 4:
-            return torch.cat([self.images[:, 0], self.masks[:, 0]], dim=1)
-        raise ValueError(f"ViewBatch.inputs: a method reads 3 (RGB) or 4 (RGB + mask) channels, not {channels}.")
+            image = torch.cat([image, self.masks[:, :views]], dim=2)
+        return image.flatten(0, 1)
 
     def _map(self, method: str, *args: Any, **kwargs: Any) -> Self:
         moved = {

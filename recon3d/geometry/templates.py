@@ -21,9 +21,10 @@ ICOSAHEDRON_FACES = (
 
 
 def icosphere(level: int, radius: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Sphere from an icosahedron whose every face is split into four, `level` times.
+    """Sphere from an icosahedron whose every face is split into four, `level` times, and then projected to the sphere.
 
-    Level 3 is the template of NMR and SoftRas: 642 vertices, 1,280 faces, 1,920 edges. The vertices of level k are the
+    Level 3 is the template of NMR and SoftRas: 642 vertices, 1,280 faces, 1,920 edges; projecting once, at the end, is
+    what gives their published Laplacian and flattening values (projecting at every level does not). The vertices of level k are the
     first vertices of level k + 1; a vertex that lies on a coordinate plane has an exact 0 there; the three coordinate
     planes are planes of symmetry.
 
@@ -45,11 +46,9 @@ def icosphere(level: int, radius: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def _subdivide(verts: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Split each face into four at the midpoints of its edges, and move all vertices to the unit sphere."""
+    """Split each face into four at the midpoints of its edges, in its plane."""
     edges, edge_of_side = _edges_and_sides(faces)
-    verts = verts / verts.norm(dim=1, keepdim=True)
-    midpoints = verts[edges].sum(dim=1)
-    midpoints = midpoints / midpoints.norm(dim=1, keepdim=True)
+    midpoints = verts[edges].mean(dim=1)
     a, b, c = faces.unbind(1)
     ab, bc, ca = (edge_of_side + len(verts)).unbind(1)
     corners = [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
