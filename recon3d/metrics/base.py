@@ -37,48 +37,48 @@ class SampleScores(NamedTuple):
     samples: NDArray[np.int64]
     categories: NDArray[np.int64]
 
-    def _groups(self) -> dict[int, NDArray[np.float64]]:
-        defined = ~np.isnan(self.values)
-        values, categories = self.values[defined], self.categories[defined]
-        return {int(category): values[categories == category] for category in np.unique(categories)}
+    def defined(self) -> SampleScores:
+        """Return the samples for which the metric is defined."""
+        keep = ~np.isnan(self.values)
+        return SampleScores(self.values[keep], self.samples[keep], self.categories[keep])
 
     @property
     def n(self) -> int:
         """Number of samples for which the metric is defined."""
-        return int((~np.isnan(self.values)).sum())
-
-    def per_category(self) -> dict[int, float]:
-        """Mean of every category that has a defined value."""
-        return {category: float(values.mean()) for category, values in self._groups().items()}
+        return len(self.defined().values)
 
     def mean(self) -> float:
-        """Unweighted mean of the category means, as in the tables of Kato et al. 2018 and Liu et al. 2019.
+        """Mean over the defined samples, each counted the same.
 
         Raises:
             ValueError: no sample has a defined value.
         """
-        means = self.per_category()
-        if not means:
-            raise ValueError("SampleScores.mean: expected at least one defined value, got none; check `n` first.")
-        return float(np.mean(list(means.values())))
+        return float(self._some().mean())
+
+    def per_category(self) -> dict[int, float]:
+        """Mean of every category that has a defined value; the tables of papers average these."""
+        values, _, categories = self.defined()
+        return {int(category): float(values[categories == category].mean()) for category in np.unique(categories)}
 
     def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Percentile bootstrap interval of `mean`: samples are drawn with replacement within each category.
+        """Percentile bootstrap interval of `mean`: samples are drawn with replacement.
 
         It covers the choice of test samples, not the choice of training seeds.
 
         Raises:
             ValueError: no sample has a defined value.
         """
-        groups = self._groups()
-        if not groups:
-            raise ValueError("SampleScores.interval: expected at least one defined value, got none; check `n` first.")
+        values = self._some()
         rng = np.random.default_rng(seed)
-        means = np.zeros(resamples)
-        for values in groups.values():
-            means += [values[rng.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
-        low, high = np.quantile(means / len(groups), [(1 - level) / 2, (1 + level) / 2])
+        means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
+
+    def _some(self) -> NDArray[np.float64]:
+        values = self.defined().values
+        if len(values) == 0:
+            raise ValueError("SampleScores: expected at least one defined value, got none; check `n` first.")
+        return values
 
 
 class SampleMetric(torchmetrics.Metric):
