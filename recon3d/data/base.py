@@ -1,0 +1,108 @@
+"""What every data module shares: where its files are, its name and hash for the Record, and how it loads batches.
+
+Between the data sets of this package and Lightning: a data module gives loaders of `ViewBatch`; the runner and the
+evaluator read `name`, `categories`, `scale` and `data_hash` and know no data set by class.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from recon3d.data.view_sampling import PlannedSampler, ViewIndex
+from recon3d.structures import ViewBatch
+
+DATA_VARIABLE = "RECON3D_DATA"
+
+
+def resolve_root(root: Path | None, name: str) -> Path:
+    """Folder of a data set: `root` if given, else ``$RECON3D_DATA/<name>``, else ``./datasets/<name>``."""
+    if root is not None:
+        return Path(root)
+    return Path(os.environ.get(DATA_VARIABLE) or "datasets") / name
+
+
+class ResumableLoader(DataLoader[ViewBatch]):
+    """A loader over a `PlannedSampler` whose position Lightning keeps in checkpoints, as for any loader with a state.
+
+    A run resumed in the middle of an epoch goes on with the batch that would have come next.
+    """
+
+    sampler: PlannedSampler
+    _given = 0
+
+    def __iter__(self) -> Iterator[ViewBatch]:  # type: ignore[override]
+        self._given = self.sampler.skipped
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and batches of it that were given out."""
+        return {"epoch": self.sampler.epoch, "batches": self._given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken; call before iterating."""
+        self.sampler.skip_batches(**state_dict)
+
+
+class ReconstructionDataModule(LightningDataModule, ABC):
+    """Loaders of `ViewBatch` and the facts about a data set that its Records keep.
+
+    A subclass fills in `categories`, `scale`, `data_hash` and Lightning's hooks, and makes its loaders with `_loader`.
+
+    Args:
+        name: of the data set, in Records and tables.
+        batch_size: objects in a batch of one process.
+        num_workers: processes that load data; 0 loads in the main process.
+        seed: of the training order.
+    """
+
+    def __init__(self, name: str, batch_size: int, num_workers: int, seed: int) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(f"Expected batch_size >= 1 and num_workers >= 0, got {batch_size} and {num_workers}.")
+        self.name = name
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+
+    @property
+    @abstractmethod
+    def categories(self) -> tuple[str, ...]:
+        """Categories in use, in table order."""
+
+    @property
+    @abstractmethod
+    def scale(self) -> str:
+        """The length that is 1 in every object: ``longest_side`` or ``diagonal``."""
+
+    @abstractmethod
+    def data_hash(self) -> str:
+        """Hash of the content of the data set, equal on every machine."""
+
+    def _loader(self, dataset: Dataset[ViewBatch], plan: Callable[[int], Sequence[ViewIndex]]) -> ResumableLoader:
+        """Batches in the order of `plan`."""
+        context = None
+        if self.num_workers > 0:
+            # A forked copy of a process whose OpenMP runtime has started (numba, torch) may hang; a fork server is
+            # clean. It imports the data set's module once, instead of each worker.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([type(dataset).__module__])
+        return ResumableLoader(
+            dataset,
+            self.batch_size,
+            sampler=PlannedSampler(plan, self.batch_size),
+            num_workers=self.num_workers,
+            collate_fn=ViewBatch.collate,
+            pin_memory=torch.cuda.is_available(),
+            multiprocessing_context=context,
+            persistent_workers=self.num_workers > 0,
+        )
