@@ -60,7 +60,11 @@ def fetch_packages(folder: Path, names: Iterable[str] = tuple(PACKAGES)) -> dict
     for name, path in missing.items():
         logger.info("fetching %s", name)
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as work:
-            _run(["apt-get", "download", name], Path(work), f"Run `apt-get update`; {name} is in Debian's section main")
+            _run(
+                ["apt-get", "download", name],
+                Path(work),
+                f"Run `apt-get update`; {name} is in Debian's main and Ubuntu's universe",
+            )
             (archive,) = Path(work).glob("*.deb")
             _run(["dpkg", "-x", archive.name, "unpacked"], Path(work), "Is the disk full?")
             (Path(work) / "unpacked").rename(path)

@@ -66,7 +66,7 @@ def packages(tmp_path):
     folders = {name: root / name for name in ("sweethome3d-furniture", "torcs-data", "flightgear-data-ai")}
     archive = folders["sweethome3d-furniture"] / FURNITURE / "BlendSwap-CC-0.sh3f"
     archive.parent.mkdir(parents=True)
-    stool = trimesh.creation.cylinder(0.2, 0.6, sections=24)  # about Z: the catalogue's rotation sets it upright
+    stool = trimesh.creation.cone(0.2, 0.6, sections=24)  # points to +Z: the catalogue's rotation sets it upright
     chair = trimesh.util.concatenate([trimesh.creation.box((0.5, 0.1, 0.5)), trimesh.creation.box((0.1, 0.9, 0.5))])
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(

@@ -44,6 +44,12 @@ def test_a_part_that_only_one_has_keeps_two_models_apart():
     assert pair.mean < 0.0025 and not pair.is_duplicate  # the tail, and only one way round
 
 
+def test_a_model_inside_another_is_not_near_it():
+    outer, inner = trimesh.creation.icosphere(4, 0.2), trimesh.creation.icosphere(4, 0.1)
+    both = trimesh.util.concatenate([outer, inner])  # every point of the outer is on it, but not the reverse
+    assert near_pairs([Triangles(np.array(m.vertices), np.array(m.faces)) for m in (outer, both)]) == []
+
+
 def pair(first, second, mean=0.001, tail=0.001):
     return NearPair(first, second, mean, tail)
 

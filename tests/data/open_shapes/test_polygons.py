@@ -9,6 +9,7 @@ SHAPES = {  # counter-clockwise outlines with their area in closed form
     "L": ([(0, 0), (3, 0), (3, 1), (1, 1), (1, 3), (0, 3)], 5.0),
     "U": ([(0, 0), (3, 0), (3, 3), (2, 3), (2, 1), (1, 1), (1, 3), (0, 3)], 7.0),
     "arrow": ([(0, 0), (2, 1), (0, 2), (1, 1)], 1.0),
+    "a corner on a diagonal": ([(0, 0), (2, 0), (2, 2), (1, 1), (0, 2)], 3.0),
     "ring with a bridge": (
         [(0, 0), (3, 0), (3, 3), (0, 3), (0, 0), (1, 1), (1, 2), (2, 2), (2, 1), (1, 1)],
         8.0,
@@ -35,6 +36,7 @@ def test_triangles_cover_the_polygon_once_with_its_winding(name, flip, axis):
     assert len(triangles) == len(outline) - 2
     assert areas.min() >= -1e-12  # none turned over, so their sum is the area only if none overlap
     assert areas.sum() == pytest.approx(area)
+    assert "ring" in name or areas.min() > 0.1  # no sliver through a corner that lies on another ear's edge
 
 
 def test_a_fan_would_not_do_for_a_concave_polygon():
