@@ -160,7 +160,7 @@ def _newest(records: Sequence[Record]) -> Record:
 def _outdated(record: Record, data: Data, versions: dict[str, int]) -> str:
     """Why a run cannot be ranked; empty if it can."""
     reasons = [
-        f"data {field.name} differs: {getattr(record.data, field.name)}"
+        f"data.{field.name} differs: {getattr(record.data, field.name)}"
         for field in fields(Data)
         if getattr(record.data, field.name) != getattr(data, field.name)
     ]

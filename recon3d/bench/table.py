@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recon3d.bench import markdown, record, reported
-from recon3d.bench.page import bold_table, duration, first_line, page, results
+from recon3d.bench.page import Cells, bold_table, duration, first_line, page, results
 from recon3d.bench.ranking import Standing, standings
 from recon3d.bench.record import Record
 
@@ -99,7 +99,7 @@ def terminal_table(records: Iterable[Record]) -> Table:
         names = [f"{standing.name}-{standing.preset}" for standing in found]
         raise ValueError(f"terminal_table: expected the Records of one data set and preset, got {names}.")
     standing = found[0]
-    header, lines = results(standing)
+    header, lines = _with_train_time(standing)
     lost = [f"stale: {run.method} seed {run.seed}, {reason}" for run, reason in standing.stale]
     lost += [f"failed: {run.method} seed {run.seed}, {first_line(run.error)}" for run in standing.failed]
     table = Table(title=f"{standing.name}, preset {standing.preset}", caption=Text("\n".join(lost)) if lost else None)
@@ -134,14 +134,19 @@ def short(shown: Sequence[Standing], folder: str) -> str:
         if standing is None or not standing.rows:
             parts.append(f"No result on `{name}` yet: `make bench METHOD=softras DATA={name}` makes the first.\n")
             continue
-        header, lines = results(standing)
+        header, lines = _with_train_time(standing)
         keep = [position for position, title in enumerate(header) if title not in ("input", "seeds")]
-        header = [header[position] for position in keep] + ["train time"]
-        times = [(duration(row.cost("train_s")), False) for row in standing.rows]
-        lines = [[*(line[k] for k in keep), time] for line, time in zip(lines, times, strict=True)]
+        header, lines = [header[k] for k in keep], [[line[k] for k in keep] for line in lines]
         link = f"[all columns, cost, provenance]({folder}/{_page_name(standing)})"
         parts += [f"`{name}`, preset `{preset}` ({link}):\n", bold_table(header, lines)]
     return "\n".join(parts)
+
+
+def _with_train_time(standing: Standing) -> tuple[list[str], list[Cells]]:
+    """The main table and what it cost to get there."""
+    header, lines = results(standing)
+    times = [(duration(row.cost("train_s")), False) for row in standing.rows]
+    return [*header, "train time"], [[*line, time] for line, time in zip(lines, times, strict=True)]
 
 
 def _page_name(standing: Standing) -> str:

@@ -16,6 +16,8 @@ def test_markers_keep_what_is_around_them_and_are_stable() -> None:
     [
         "no markers",
         TEXT + TEXT,
+        "<!-- BEGIN x -->\n" + TEXT,
+        TEXT + "<!-- END x -->\n",
         "<!-- END x -->\n<!-- BEGIN x -->\n",
         "<!-- BEGIN x -->\n",
         TEXT.replace(" x ", " y "),

@@ -76,7 +76,7 @@ def test_runs_on_other_data_than_the_newest_are_stale(run: Make) -> None:
     assert standing.data == newest.data
     assert [row.method for row in standing.rows] == ["new"]
     reasons = {record.method: why for record, why in standing.stale}
-    assert reasons == {"old": "data hash differs: d1", "subset": "data categories differs: ('car',)"}
+    assert reasons == {"old": "data.hash differs: d1", "subset": "data.categories differs: ('car',)"}
 
 
 def test_newest_is_by_instant_not_by_text(run: Make) -> None:
