@@ -1,0 +1,157 @@
+"""Scores every method by the protocol: a callback for `Trainer.validate`, `Trainer.test` and validation in a fit.
+
+It takes the Reconstruction that the method's step returns and the ViewBatch it came from, and knows neither method nor
+data set by name. `bench.runner` reads `results` and `samples` afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.distributed
+from lightning import Callback, LightningModule, Trainer
+
+from recon3d.bench.record import MeasureResult
+from recon3d.evaluation.convert import Conversion, NotAvailableError, ground_truth
+from recon3d.evaluation.protocol import PROTOCOL, SEED, Measure
+from recon3d.metrics.base import SampleMetric, SampleScores, stable_key
+from recon3d.structures import Reconstruction, ViewBatch
+
+
+class Evaluator(Callback):
+    """Measures all of `PROTOCOL` in a test, its `in_validation` part in a validation.
+
+    Logs ``test/<measure>`` or ``val/<measure>`` at the end of the epoch. In distributed runs every process holds the
+    results of all samples, each counted once.
+
+    Attributes:
+        results: by measure, in the order of the protocol, of the last epoch. `value` is None and `note` says why where
+            the data lack the target or the method the representation.
+        samples: of the last epoch, one row per sample: `sample_id`, `category`, and a column per measure (NaN: n/a).
+    """
+
+    results: dict[str, MeasureResult]
+    samples: pd.DataFrame
+
+    def __init__(self) -> None:
+        self.results, self.samples = {}, pd.DataFrame(columns=["sample_id", "category"])
+        self._metrics: dict[str, SampleMetric] = {}
+        self._notes: dict[str, str] = {}
+        self._names: dict[int, str] = {}
+
+    def start(self, measures: tuple[Measure, ...] = PROTOCOL, device: torch.device | None = None) -> None:
+        """Begin an epoch of `measures`; their states live on `device`, by default the CPU."""
+        self._metrics = {measure.name: measure.metric().to(device or torch.device("cpu")) for measure in measures}
+        self._notes, self._names = {}, {}
+
+    def update(self, recon: Reconstruction, batch: ViewBatch) -> None:
+        """Measure the predictions of one batch."""
+        samples, categories = ([stable_key(name) for name in names] for names in (batch.sample_id, batch.category))
+        self._names.update(zip(samples + categories, batch.sample_id + batch.category, strict=True))
+        conversion = Conversion(recon, batch)
+        for measure in PROTOCOL:
+            if measure.name not in self._metrics:
+                continue
+            try:
+                target = None if measure.target is None else ground_truth(batch, measure.target)
+                pred = getattr(conversion, measure.pred)
+            except NotAvailableError as reason:
+                self._notes[measure.name] = str(reason)
+                continue
+            self._metrics[measure.name].update(pred, target, torch.tensor(samples), torch.tensor(categories))
+
+    def finish(self) -> None:
+        """Fill in `results` and `samples`; in a distributed run, on every process at once."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            gathered: list[dict[int, str]] = [{}] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, self._names)
+            self._names = {key: name for names in gathered for key, name in names.items()}
+        scores = {name: metric.compute() for name, metric in self._metrics.items() if name not in self._notes}
+        self.results = {
+            measure.name: self._result(measure, scores.get(measure.name))
+            for measure in PROTOCOL
+            if measure.name in self._metrics
+        }
+        self.samples = self._table(scores)
+
+    def _result(self, measure: Measure, scores: SampleScores | None) -> MeasureResult:
+        missing = MeasureResult(
+            value=None,
+            n=0,
+            unit=measure.unit,
+            version=measure.version,
+            higher_is_better=measure.higher_is_better,
+            per_category={},
+            interval=None,
+            note=self._notes.get(measure.name, "not defined for any sample"),
+        )
+        if scores is None or scores.n == 0:
+            return missing
+        failed = len(scores.values) - scores.n
+        return replace(
+            missing,
+            value=scores.mean(),
+            n=scores.n,
+            per_category={self._names[key]: mean for key, mean in scores.per_category().items()},
+            interval=scores.interval(seed=SEED),
+            note=f"not defined for {failed} failed predictions" if failed else None,
+        )
+
+    def _table(self, scores: dict[str, SampleScores]) -> pd.DataFrame:
+        columns: dict[str, pd.Series] = {}
+        category: dict[int, int] = {}
+        for name, (values, samples, categories) in scores.items():
+            columns[name] = pd.Series(values, index=samples)
+            category |= dict(zip(samples.tolist(), categories.tolist(), strict=True))
+        table = pd.DataFrame(columns, columns=list(self._metrics), index=pd.Index(list(category)))
+        table.insert(0, "sample_id", [self._names[key] for key in table.index])
+        table.insert(1, "category", [self._names[category[key]] for key in table.index])
+        return table.sort_values("sample_id", ignore_index=True)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with empty metrics."""
+        self.start(tuple(measure for measure in PROTOCOL if measure.in_validation), pl_module.device)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with empty metrics."""
+        self.start(PROTOCOL, pl_module.device)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure a batch."""
+        self.update(_reconstruction(outputs, pl_module), batch)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute and log."""
+        self._report(pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute and log."""
+        self._report(pl_module, "test")
+
+    def _report(self, pl_module: LightningModule, stage: str) -> None:
+        self.finish()
+        values = {f"{stage}/{name}": result.value for name, result in self.results.items() if result.value is not None}
+        # Every process holds the same numbers; sync_dist tells Lightning so.
+        pl_module.log_dict(values, sync_dist=True)
+
+
+def _reconstruction(outputs: Any, module: LightningModule) -> Reconstruction:
+    if not isinstance(outputs, Reconstruction):
+        raise TypeError(
+            f"Evaluator: expected {type(module).__name__}'s validation and test step to return a Reconstruction, got "
+            f"{type(outputs).__name__}; return `self.reconstruct(batch)`."
+        )
+    return outputs

@@ -1,0 +1,63 @@
+"""The protocol: what is measured, on which representation, in which version. The same for every method and data set.
+
+Changing what a measure computes, its sampling or its resolution bumps its `version`; tables never mix versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from recon3d.metrics.base import SampleMetric
+from recon3d.metrics.chamfer import ChamferDistance
+from recon3d.metrics.fscore import FScore
+from recon3d.metrics.iou import MaskIoU, VoxelIoU
+from recon3d.metrics.mesh_health import Components, DegenerateFaces, Manifold, SelfIntersections, Watertight
+
+N_POINTS = 10_000  # samples of a predicted surface, at most so many points of a predicted cloud
+VOXEL_RESOLUTION = 32
+SEED = 0  # of surface samples and bootstrap intervals
+
+Representation = Literal["points", "mesh", "voxels", "input_mask", "novel_masks"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column of a table.
+
+    Attributes:
+        name: in logs, Records and tables.
+        metric: what computes it.
+        pred: representation of the prediction, see `recon3d.evaluation.convert.Conversion`.
+        target: representation of the ground truth; None for a measure that needs none.
+        unit: "1" for a fraction in [0, 1], "x100" for a hundredth of an object unit, "count".
+        version: of the definition.
+        in_validation: also measured at every validation of a training run, where time matters.
+    """
+
+    name: str
+    metric: type[SampleMetric]
+    pred: Representation
+    target: Representation | None
+    unit: str
+    version: int
+    in_validation: bool = False
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the ranking."""
+        return bool(self.metric.higher_is_better)
+
+
+PROTOCOL: tuple[Measure, ...] = (
+    Measure("voxel_iou", VoxelIoU, "voxels", "voxels", unit="1", version=1, in_validation=True),
+    Measure("chamfer", ChamferDistance, "points", "points", unit="x100", version=1),
+    Measure("f_score", FScore, "points", "points", unit="1", version=1),
+    Measure("mask_iou", MaskIoU, "input_mask", "input_mask", unit="1", version=1, in_validation=True),
+    Measure("mask_iou_novel", MaskIoU, "novel_masks", "novel_masks", unit="1", version=1),
+    Measure("watertight", Watertight, "mesh", None, unit="1", version=1),
+    Measure("manifold", Manifold, "mesh", None, unit="1", version=1),
+    Measure("components", Components, "mesh", None, unit="count", version=1),
+    Measure("self_intersections", SelfIntersections, "mesh", None, unit="count", version=1),
+    Measure("degenerate_faces", DegenerateFaces, "mesh", None, unit="count", version=1),
+)
