@@ -1,0 +1,176 @@
+"""The evaluator in a Lightning run and on its own: results, samples, logs, missing targets, failed predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from pytorch3d.structures import Meshes
+from torch.utils.data import DataLoader
+
+from recon3d.evaluation.evaluator import Evaluator
+from recon3d.evaluation.protocol import PROTOCOL
+from recon3d.structures import Reconstruction, ViewBatch
+
+
+class Fixed(LightningModule):
+    """Answers every batch with the meshes it was given, by sample."""
+
+    def __init__(self, answers: dict[str, Meshes]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def test_step(self, batch: ViewBatch, batch_idx: int) -> Reconstruction:
+        meshes = [self.answers[name] for name in batch.sample_id]
+        return Reconstruction(
+            mesh=Meshes([mesh.verts_list()[0] for mesh in meshes], [mesh.faces_list()[0] for mesh in meshes])
+        )
+
+    validation_step = test_step
+
+
+def trainer(evaluator: Evaluator) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        callbacks=[evaluator],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+
+
+def loader(truth: ViewBatch, part: Callable[..., ViewBatch], order: list[int], size: int) -> DataLoader[ViewBatch]:
+    samples = [part(truth, index) for index in order]
+    return DataLoader(samples, batch_size=size, collate_fn=ViewBatch.collate)  # type: ignore[arg-type]
+
+
+def evaluate(mesh: Meshes | None, batch: ViewBatch, **recon: torch.Tensor) -> Evaluator:
+    evaluator = Evaluator()
+    evaluator.start()
+    evaluator.update(Reconstruction(mesh=mesh, **recon), batch)  # type: ignore[arg-type]
+    evaluator.finish()
+    return evaluator
+
+
+@pytest.fixture
+def perfect(shapes: Meshes, truth: ViewBatch) -> Fixed:
+    return Fixed({name: shapes[[index]] for index, name in enumerate(truth.sample_id)})
+
+
+def test_ground_truth_scores_best_in_a_test_run(
+    perfect: Fixed, truth: ViewBatch, part: Callable[..., ViewBatch]
+) -> None:
+    evaluator = Evaluator()
+    run = trainer(evaluator)
+    run.test(perfect, loader(truth, part, [0, 1, 2], 2), verbose=False)
+    values = {name: result.value for name, result in evaluator.results.items()}
+    assert list(values) == [measure.name for measure in PROTOCOL]
+    exact = {name: values[name] for name in values if name not in ("chamfer", "f_score")}
+    assert exact == {
+        "voxel_iou": 1.0, "mask_iou": 1.0, "mask_iou_novel": 1.0, "watertight": 1.0, "manifold": 1.0,
+        "components": 1.0, "self_intersections": 0.0, "degenerate_faces": 0.0,
+    }  # fmt: skip
+    # Two samplings of one surface of area A: 0.5 sqrt(A / 10000) + 0.5 sqrt(A / 4000), x 100; the torus has A = 1.38.
+    torus = evaluator.samples.set_index("sample_id")["chamfer"]["torus/0"]
+    area = 4 * np.pi**2 * 0.35 * 0.1
+    assert torus == pytest.approx(50 * (np.sqrt(area / 10_000) + np.sqrt(area / 4000)), rel=0.05)
+    logged = {name: float(value) for name, value in run.callback_metrics.items()}
+    assert logged == pytest.approx({f"test/{name}": value for name, value in values.items()})
+
+
+def test_validation_measures_its_part_of_the_protocol(
+    perfect: Fixed, truth: ViewBatch, part: Callable[..., ViewBatch]
+) -> None:
+    evaluator = Evaluator()
+    run = trainer(evaluator)
+    run.validate(perfect, loader(truth, part, [0, 1, 2], 3), verbose=False)
+    assert set(run.callback_metrics) == {"val/voxel_iou", "val/mask_iou"}
+    assert set(evaluator.results) == {"voxel_iou", "mask_iou"}
+
+
+def test_batches_order_and_repeats_do_not_change_results(
+    perfect: Fixed, truth: ViewBatch, part: Callable[..., ViewBatch]
+) -> None:
+    first, second = Evaluator(), Evaluator()
+    trainer(first).test(perfect, loader(truth, part, [0, 1, 2], 3), verbose=False)
+    trainer(second).test(perfect, loader(truth, part, [2, 1, 0, 2, 2], 2), verbose=False)
+    assert first.results == second.results
+    assert first.samples.equals(second.samples)
+
+
+def test_results_and_samples_agree(shapes: Meshes, truth: ViewBatch) -> None:
+    moved = shapes.update_padded(0.8 * shapes.verts_padded())
+    evaluator = evaluate(moved, truth)
+    table = evaluator.samples
+    assert list(table.columns) == ["sample_id", "category", *(measure.name for measure in PROTOCOL)]
+    assert table["sample_id"].tolist() == ["box/0", "egg/0", "torus/0"]
+    assert table["category"].tolist() == ["box", "round", "round"]
+    for measure in PROTOCOL:
+        result = evaluator.results[measure.name]
+        assert result.n == 3
+        assert (result.unit, result.version) == (measure.unit, measure.version)
+        assert result.higher_is_better == measure.metric.higher_is_better
+        assert result.value == pytest.approx(table[measure.name].mean())
+        by_category = table.groupby("category")[measure.name].mean().to_dict()
+        assert result.per_category == pytest.approx(by_category)
+        assert result.interval is not None
+        low, high = result.interval
+        assert low <= result.value <= high
+    # 0.8 of every side: a mask of about 0.64 of the area, whatever the shape; each below a perfect score.
+    assert 0.5 < evaluator.results["mask_iou"].value < 0.75  # type: ignore[operator]
+    assert 0 < evaluator.results["voxel_iou"].value < 1  # type: ignore[operator]
+
+
+def test_missing_targets_are_not_available_never_zero(shapes: Meshes, truth: ViewBatch) -> None:
+    bare = replace(truth, points=None, voxels=None, cameras=None, images=truth.images[:, :1], masks=truth.masks[:, :1])
+    evaluator = evaluate(shapes, bare)
+    missing = {name: result.note for name, result in evaluator.results.items() if result.value is None}
+    assert missing == {
+        "voxel_iou": "the data have no voxels",
+        "chamfer": "the data have no points",
+        "f_score": "the data have no points",
+        "mask_iou": "neither the data nor the method give a camera",
+        "mask_iou_novel": "the data have one view per object",
+    }
+    assert all(evaluator.results[name].n == 0 for name in missing)
+    assert evaluator.samples[list(missing)].isna().all(axis=None)
+    assert evaluator.results["watertight"].value == 1.0
+
+
+def test_points_only_are_scored_by_point_measures_alone(truth: ViewBatch) -> None:
+    assert truth.points is not None
+    evaluator = evaluate(None, truth, points=truth.points)
+    available = {name: result.value for name, result in evaluator.results.items() if result.value is not None}
+    assert available == {"chamfer": 0.0, "f_score": 1.0}
+    assert "Poisson" in (evaluator.results["voxel_iou"].note or "")
+
+
+def test_a_failed_prediction_scores_worst_and_the_run_goes_on(shapes: Meshes, truth: ViewBatch) -> None:
+    verts = [corner.clone() for corner in shapes.verts_list()]
+    verts[0][0, 0] = torch.nan
+    evaluator = evaluate(Meshes(verts, shapes.faces_list()), truth)
+    row = evaluator.samples.set_index("sample_id").loc["box/0"]
+    assert row["chamfer"] == pytest.approx(200 * np.sqrt(3))
+    for name in ("voxel_iou", "f_score", "mask_iou", "mask_iou_novel", "watertight", "manifold"):
+        assert row[name] == 0.0
+        assert evaluator.results[name].n == 3
+    for name in ("components", "self_intersections", "degenerate_faces"):
+        assert np.isnan(row[name])
+        result = evaluator.results[name]
+        assert (result.n, result.note) == (2, "not defined for 1 failed predictions")
+        assert set(result.per_category) == {"round"}
+
+
+def test_a_step_that_returns_no_reconstruction_is_refused(truth: ViewBatch, part: Callable[..., ViewBatch]) -> None:
+    class Wrong(Fixed):
+        def test_step(self, batch: ViewBatch, batch_idx: int) -> None:  # type: ignore[override]
+            return None
+
+    with pytest.raises(TypeError, match=r"Wrong.*self\.reconstruct\(batch\)"):
+        trainer(Evaluator()).test(Wrong({}), loader(truth, part, [0], 1), verbose=False)
