@@ -24,8 +24,11 @@ def page(standing: Standing, papers: Reported) -> str:
         header, lines = results(standing)
         parts += ["## Results\n", bold_table(header, lines), _scored(standing)]
         if standing.primary is not None:
-            parts += [f"## {standing.primary.label} by category\n", _by_category(standing, standing.primary)]
-        parts += ["## Cost\n", _cost(standing), "## Reported by papers\n", _beside_papers(standing, papers)]
+            parts += [
+                f"## {standing.primary.label} by category\n",
+                bold_table(*by_category(standing, standing.primary)),
+            ]
+        parts += ["## Cost\n", bold_table(*cost(standing)), "## Reported by papers\n", _beside_papers(standing, papers)]
         parts += ["## Runs\n", _runs(standing)]
     if standing.stale:
         rows = [[run.method, str(run.seed), run.provenance.date[:10], reason] for run, reason in standing.stale]
@@ -101,15 +104,16 @@ def _scored(standing: Standing) -> str:
     return f"Samples scored: {', '.join(counts)}.\n" + "".join(["\n", *dict.fromkeys(notes)] if notes else [])
 
 
-def _by_category(standing: Standing, column: Column) -> str:
+def by_category(standing: Standing, column: Column) -> tuple[list[str], list[Cells]]:
+    """Header and rows of one measure by category."""
     assert standing.data is not None
     categories = standing.data.categories
     lines: list[Cells] = []
     for row in standing.rows:
         columns = (*categories, CATEGORY_MEAN, None)
         cells = [(_cell(standing, row, column, c), _is_best(standing, row, column, c)) for c in columns]
-        lines.append([(row.method, False), (row.supervision, False), *cells])
-    return bold_table(["method", "supervision", *categories, CATEGORY_MEAN, "all samples"], lines)
+        lines.append([(row.method, False), *cells])
+    return ["method", *categories, CATEGORY_MEAN, "all samples"], lines
 
 
 def duration(seconds: float | None) -> str:
@@ -121,7 +125,9 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _cost(standing: Standing) -> str:
+def cost(standing: Standing) -> tuple[list[str], list[Cells]]:
+    """Header and rows of what the methods cost."""
+
     def text(value: float | None, form: str, scale: float = 1) -> str:
         return "-" if value is None else format(value * scale, form)
 
@@ -137,9 +143,8 @@ def _cost(standing: Standing) -> str:
         ]
         for row in standing.rows
     ]
-    return markdown.table(
-        ["method", "parameters [M]", "steps", "train time", "ms/image", "peak memory [MiB]", "device"], rows
-    )
+    header = ["method", "parameters [M]", "steps", "train time", "ms/image", "peak memory [MiB]", "device"]
+    return header, [[(cell, False) for cell in row] for row in rows]
 
 
 def _beside_papers(standing: Standing, papers: Reported) -> str:

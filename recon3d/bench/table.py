@@ -13,12 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from recon3d.bench import markdown, record, reported
-from recon3d.bench.page import Cells, bold_table, duration, first_line, page, results
+from recon3d.bench.page import bold_table, by_category, cost, duration, first_line, page, results
 from recon3d.bench.ranking import Standing, standings
 from recon3d.bench.record import Record
 
 HIDDEN_PRESETS = frozenset({"smoke"})  # shows that a method runs, says nothing of how well
 README_STANDINGS = (("synthetic", "quick"), ("open_shapes", "quick"))
+README_MEASURES = ("voxel_iou", "chamfer", "f_score", "mask_iou", "watertight")  # the rest is one click away
 MARKER = "leaderboard"
 HOW_TO_READ = """\
 ## How to read
@@ -89,7 +90,7 @@ def check(leaderboard: Path) -> list[Path]:
 
 
 def terminal_table(records: Iterable[Record]) -> Table:
-    """The results of one data set and preset, for the terminal.
+    """The results of one data set and preset for the terminal, which is narrow: a column per method.
 
     Raises:
         ValueError: the Records are of more than one data set or preset, or there are none.
@@ -99,14 +100,20 @@ def terminal_table(records: Iterable[Record]) -> Table:
         names = [f"{standing.name}-{standing.preset}" for standing in found]
         raise ValueError(f"terminal_table: expected the Records of one data set and preset, got {names}.")
     standing = found[0]
-    header, lines = _with_train_time(standing)
     lost = [f"stale: {run.method} seed {run.seed}, {reason}" for run, reason in standing.stale]
     lost += [f"failed: {run.method} seed {run.seed}, {first_line(run.error)}" for run in standing.failed]
     table = Table(title=f"{standing.name}, preset {standing.preset}", caption=Text("\n".join(lost)) if lost else None)
-    for position, name in enumerate(header):
-        table.add_column(Text(name), justify="left" if position == 0 else "right")
-    for cells in lines:
-        table.add_row(*(Text(text, style="bold" if best else "") for text, best in cells))
+    sections = [("", results(standing)), ("", cost(standing))]
+    if standing.primary is not None:
+        sections.insert(1, (f"{standing.primary.name}, ", by_category(standing, standing.primary)))
+    table.add_column()
+    for row in standing.rows:
+        table.add_column(Text(row.method), justify="right")
+    for prefix, (header, lines) in sections:
+        for position, title in enumerate(header[1:], start=1):
+            cells = [Text(text, style="bold" if best else "") for text, best in (line[position] for line in lines)]
+            table.add_row(Text(prefix + title), *cells)
+        table.add_section()
     return table
 
 
@@ -134,19 +141,15 @@ def short(shown: Sequence[Standing], folder: str) -> str:
         if standing is None or not standing.rows:
             parts.append(f"No result on `{name}` yet: `make bench METHOD=softras DATA={name}` makes the first.\n")
             continue
-        header, lines = _with_train_time(standing)
-        keep = [position for position, title in enumerate(header) if title not in ("input", "seeds")]
-        header, lines = [header[k] for k in keep], [[line[k] for k in keep] for line in lines]
-        link = f"[all columns, cost, provenance]({folder}/{_page_name(standing)})"
+        header, lines = results(standing)
+        shown_too = {column.label for column in standing.columns if column.name in README_MEASURES}
+        keep = [position for position, title in enumerate(header) if title in {"method", "supervision"} | shown_too]
+        times = [(duration(row.cost("train_s")), False) for row in standing.rows]
+        lines = [[*(line[k] for k in keep), time] for line, time in zip(lines, times, strict=True)]
+        header = [*(header[k] for k in keep), "train time"]
+        link = f"[all measures, cost, provenance]({folder}/{_page_name(standing)})"
         parts += [f"`{name}`, preset `{preset}` ({link}):\n", bold_table(header, lines)]
     return "\n".join(parts)
-
-
-def _with_train_time(standing: Standing) -> tuple[list[str], list[Cells]]:
-    """The main table and what it cost to get there."""
-    header, lines = results(standing)
-    times = [(duration(row.cost("train_s")), False) for row in standing.rows]
-    return [*header, "train time"], [[*line, time] for line, time in zip(lines, times, strict=True)]
 
 
 def _page_name(standing: Standing) -> str:

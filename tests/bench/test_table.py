@@ -119,6 +119,7 @@ def test_terminal_table(run: Make, failed: Make) -> None:
     assert "voxel_iou ↑ [1] v1" in text
     assert "0.700" in text
     assert "6.0 min" in text
+    assert "voxel_iou, chair" in text
     assert "failed: b seed 0, RuntimeError: out of memory" in " ".join(text.split())
     for records in ([], [run(), run(preset="paper")]):
         with pytest.raises(ValueError, match="one data set and preset"):
