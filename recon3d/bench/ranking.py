@@ -76,9 +76,9 @@ class Row:
             measure: name.
             category: one category, `CATEGORY_MEAN`, or None for the mean over all samples.
         """
-        values = [_of_category(result, category) for result in self.results(measure)]
+        values = [_of_category(record, measure, category) for record in self.records]
         present = [value for value in values if value is not None]
-        if len(present) < len(self.records):
+        if len(present) < len(values):
             return None
         return mean(present), stdev(present) if len(present) > 1 else None
 
@@ -198,10 +198,12 @@ def _rank(row: Row, primary: Column | None) -> tuple[str, bool, float, str]:
     return row.supervision, False, -value[0] if primary.higher_is_better else value[0], row.method
 
 
-def _of_category(result: MeasureResult, category: str | None) -> float | None:
-    if category is None:
-        return result.value
+def _of_category(record: Record, measure: str, category: str | None) -> float | None:
+    result = record.measures.get(measure)
+    if result is None or category is None:
+        return None if result is None else result.value
     if category != CATEGORY_MEAN:
         return result.per_category.get(category)
-    values = [value for value in result.per_category.values() if value is not None]
-    return mean(values) if values and len(values) == len(result.per_category) else None
+    values = [result.per_category.get(name) for name in record.data.categories]
+    present = [value for value in values if value is not None]
+    return mean(present) if present and len(present) == len(values) else None

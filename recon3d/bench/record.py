@@ -33,7 +33,7 @@ class Data:
         hash: of the test data; two Records are comparable only when it is equal.
         categories: the categories scored.
         split: the split scored.
-        scale: of the object frame, such as ``longest side 1``.
+        scale: the length that is 1 in every object, ``longest_side`` or ``diagonal``.
     """
 
     name: str

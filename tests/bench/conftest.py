@@ -28,7 +28,7 @@ def make_record(
     run = Record(
         schema=SCHEMA,
         method=method,
-        data=Data(data, data_hash, tuple(categories), "test", "longest side 1"),
+        data=Data(data, data_hash, tuple(categories), "test", "longest_side"),
         seed=seed,
         preset=preset,
         input="RGB + mask",

@@ -33,6 +33,15 @@ def test_one_seed_has_no_deviation_and_a_missing_seed_no_mean(run: Make) -> None
     assert standing.rows[0].cost("train_s") is None
 
 
+def test_a_category_without_a_value_leaves_no_category_mean(run: Make) -> None:
+    record = run(per_category={"car": 0.6, "chair": 0.4})
+    for per_category in ({"car": 0.6}, {"car": 0.6, "chair": None}, {}):
+        iou = replace(record.measures["voxel_iou"], per_category=per_category)
+        (standing,) = standings([replace(record, measures={**record.measures, "voxel_iou": iou})])
+        assert standing.rows[0].value("voxel_iou", CATEGORY_MEAN) is None
+        assert standing.rows[0].value("voxel_iou", "chair") is None
+
+
 def test_presets_and_data_never_share_a_standing(run: Make) -> None:
     found = standings([run(), run(preset="paper"), run(data="open_shapes"), run(method="other")])
     assert [(standing.name, standing.preset, len(standing.rows)) for standing in found] == [

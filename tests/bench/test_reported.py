@@ -20,7 +20,7 @@ IOU = Column("voxel_iou", "1", 1, True)
 
 
 def shapenet(*categories: str, split: str = "test", name: str = "shapenet") -> Data:
-    return Data(name, "d1", categories, split, "longest side 1")
+    return Data(name, "d1", categories, split, "longest_side")
 
 
 @pytest.fixture
