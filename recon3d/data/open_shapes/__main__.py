@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     errors = Console(stderr=True)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)]
+    )
     packages = arguments.packages and {name: arguments.packages / name for name in PACKAGES}
 
     def progress(models: Sequence[Model], description: str) -> Iterable[Model]:

@@ -79,6 +79,7 @@ def build_open_shapes(
                 )
         events: list[Event] = []
         table, meshes = _clean_models(models, packages, events, track)
+        logger.info("comparing %d models for duplicates and families", len(table))
         table = pd.concat([_group(rows, meshes, events) for _, rows in table.groupby("category")], ignore_index=True)
         build = Path(work) / "build"
         for row_category, instance_id in table[["category", "instance_id"]].itertuples(index=False):

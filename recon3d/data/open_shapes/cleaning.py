@@ -148,5 +148,4 @@ def _directed_edges(faces: NDArray[np.int64]) -> NDArray[np.int64]:
 def _normals(verts: NDArray[np.float64], faces: NDArray[np.int64]) -> NDArray[np.float64]:
     """Normals (F,3), twice as long as a face's area."""
     corners = verts[faces]
-    normals: NDArray[np.float64] = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return normals
+    return np.asarray(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), np.float64)

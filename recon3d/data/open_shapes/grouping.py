@@ -69,7 +69,7 @@ def near_pairs(meshes: Sequence[Triangles]) -> list[NearPair]:
             if np.abs(extents[i] - extents[j]).max() > MAX_EXTENT_GAP:
                 continue
             distances = trees[j].query(queries[i])[0], trees[i].query(queries[j])[0]
-            mean = max(float(d.mean()) for d in distances)
+            mean = max(float(np.mean(d)) for d in distances)
             if mean < FAMILY_MEAN:
                 pairs.append(NearPair(i, j, mean, max(float(np.quantile(d, 0.99)) for d in distances)))
     return pairs
