@@ -18,7 +18,7 @@ def page(standing: Standing, papers: Reported) -> str:
     if standing.data is not None:
         parts.append(
             f"{standing.data.split.capitalize()} split of `{standing.name}` (data hash `{standing.data.hash[:12]}`), "
-            f"categories: {', '.join(standing.data.categories)}; {standing.data.scale} 1. "
+            f"categories: {', '.join(standing.data.categories)}; {standing.data.scale.replace('_', ' ')} 1. "
             "[How to read](README.md#how-to-read).\n"
         )
         header, lines = results(standing)
