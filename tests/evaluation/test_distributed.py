@@ -1,0 +1,58 @@
+"""Two processes that share one sample give the results of one process, on both."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, sys
+from dataclasses import asdict
+import torch
+from recon3d.evaluation.evaluator import Evaluator
+from recon3d.structures import Reconstruction, ViewBatch
+
+rank, world, store, samples = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4])
+if world > 1:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+evaluator = Evaluator()
+evaluator.start()
+for k in samples:
+    points = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(k))
+    masks = torch.ones(1, 1, 1, 8, 8)
+    batch = ViewBatch(masks.expand(-1, -1, 3, -1, -1), masks, (f"shape/{k}",), ("even" if k % 2 == 0 else "odd",),
+                      points=points)
+    evaluator.update(Reconstruction(points=points + 0.01 * k), batch)
+evaluator.finish()
+print(json.dumps([{name: asdict(result) for name, result in evaluator.results.items()}, evaluator.samples.to_json()]))
+if world > 1:
+    torch.distributed.destroy_process_group()
+"""
+
+
+def run(folder: Path, samples: list[list[int]]) -> list[object]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(rank), str(len(samples)), str(folder / "store"), json.dumps(part)],
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        for rank, part in enumerate(samples)
+    ]
+    answers = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(samples)
+    return [json.loads(answer.splitlines()[-1]) for answer in answers]
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    (alone,) = run(tmp_path, [[0, 1, 2, 3]])
+    first, second = run(tmp_path, [[0, 2], [1, 3, 2]])
+    assert first == second == alone
