@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon3d.geometry.shapes.draws import Draws, Value
-from recon3d.geometry.shapes.solids import Floats, Solid
+from recon3d.geometry.shapes.solids import Floats, Solid, cross
 
 Ranges = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
 """Lowest and highest hue, saturation and value; a hue above 1 wraps round."""
@@ -43,7 +43,7 @@ class Shape:
 
 def _signed_volume(solid: Solid) -> float:
     a, b, c = (solid.verts[solid.faces[:, k]] for k in range(3))
-    return float((a * np.cross(b, c)).sum()) / 6.0
+    return float((a * cross(b, c)).sum()) / 6.0
 
 
 class Assembly:

@@ -163,7 +163,7 @@ def _add_front_and_rear(car: Assembly, draws: Draws, body: CarBody) -> None:
 
 
 def _add_spoiler(car: Assembly, draws: Draws, body: CarBody) -> None:
-    kind = draws.option("spoiler", ("none", "none", "none", "lip", "wing"))
+    kind = draws.option("spoiler", ("none", "none", "none", "none", "lip", "lip", "wing"))
     if kind == "none":
         return
     rear = 0.5 * body.length

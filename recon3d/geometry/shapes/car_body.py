@@ -16,7 +16,8 @@ class CarBody:
 
     Drawn as shares: wheelbase, front_overhang (front end to front axle), cowl (foot of the windscreen), screen_run (how
     far the windscreen leans back) and deck (boot lid or load bed) of the length; rear_run (how far the rear window
-    leans) of what is left for the roof; belt_height, nose_height and deck_height of the height; hood_bulge is how much of its rise the bonnet has done after a quarter of its length.
+    leans) of what is left for the roof; belt_height, nose_height and deck_height of the
+    height; hood_bulge is how much of its rise the bonnet has done after a quarter of its length.
     """
 
     def __init__(self, draws: Draws, family: str, ranges: Mapping[str, tuple[float, float]]) -> None:

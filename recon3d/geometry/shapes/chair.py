@@ -30,6 +30,8 @@ _WOODEN = {**_PAINTED, **dict.fromkeys(("leg", "seat", "back", "arm", "stretcher
 
 FAMILIES = (*("dining",) * 5, *("office",) * 3, *("stool",) * 2, *("cantilever",) * 2, *("easy",) * 3, *("block",) * 3)
 
+_SEATS = {"stool": ("round", "square"), "dining": ("square", "square", "square", "round")}
+
 # Metres, degrees for angles, shares for the rest.
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "dining": {
@@ -64,17 +66,13 @@ def build_chair(draws: Draws) -> Assembly:
     family = draws.option("family", FAMILIES)
     wooden = family in ("dining", "stool", "easy") and draws.flag("wooden", 0.6)
     chair = Assembly(draws, _WOODEN if wooden else _PAINTED)
-    width, depth, height, thickness = (
-        draws.number(name, *_RANGES[family][name])
-        for name in ("seat_width", "seat_depth", "seat_height", "seat_thickness")
-    )
+    ranges = _RANGES[family]
+    width, height, thickness = (draws.number(n, *ranges[n]) for n in ("seat_width", "seat_height", "seat_thickness"))
+    round_seat = draws.option("seat", _SEATS.get(family, ("square",))) == "round"
+    depth = width if round_seat else draws.number("seat_depth", *ranges["seat_depth"])
     if family == "block":
         _add_block(chair, draws, width, depth, height, thickness)
         return chair
-    round_seat = draws.option("seat", {"stool": ("round", "square"), "dining": ("square", "square", "square", "round")}
-                              .get(family, ("square",))) == "round"  # fmt: skip
-    if round_seat:
-        depth = width
     narrowing = 0.0 if round_seat else draws.number("seat_narrowing", 0.0, 0.2)
     corner = 1.0 if round_seat else draws.number("seat_corner", 0.08, 0.55)
     seat = rounded_box((width, thickness, depth), corner, draws.number("seat_bevel", 0.2, 0.9), 6, 3)
@@ -95,7 +93,7 @@ def build_chair(draws: Draws) -> Assembly:
     add_base(chair, draws, family, (width, depth, height - thickness), narrowing)
     if backless:
         return chair
-    back = Back(draws, family, (width, depth, height), narrowing, round_seat, _RANGES[family])
+    back = Back(draws, family, (width, depth, height), narrowing, round_seat, ranges)
     add_back(chair, draws, back)
     if family != "stool":
         add_arms(chair, draws, family, back)

@@ -95,11 +95,14 @@ class Back:
 def add_back(chair: Assembly, draws: Draws, back: Back) -> None:
     """Add the back in one of its styles."""
     style = draws.option("back", _STYLES[back.family])
-    post = draws.number("post_thickness", 0.012, 0.022)
-    low, high, half = -0.03, back.height, back.half - post
-    if style in ("solid", "padded"):
-        _add_panel(chair, draws, back, style, post)
+    if style == "padded":
+        _add_pad(chair, draws, back)
         return
+    post = draws.number("post_thickness", 0.012, 0.022)
+    if style == "solid":
+        _add_panel(chair, draws, back, post)
+        return
+    low, high, half = -0.03, back.height, back.half - post
     square = draws.option("post_section", ("square", "round")) == "square"
     if style == "hoop":
         arc = np.arange(1, 8) * (np.pi / 8.0)
@@ -136,19 +139,20 @@ def add_back(chair: Assembly, draws: Draws, back: Back) -> None:
             back.add(chair, "back", back.plate(bottom, bottom + tall * pitch, half + 0.3 * post, post, 0.05))
 
 
-def _add_panel(chair: Assembly, draws: Draws, back: Back, style: str, post: float) -> None:
+def _add_pad(chair: Assembly, draws: Draws, back: Back) -> None:
+    thick = draws.number("pad_thickness", 0.04, 0.11)
+    lift = draws.number("back_lift", 0.02, 0.3) * back.height
+    back.add(chair, "back", back.plate(lift, back.height, back.half, thick, draws.number("back_rounding", 0.05, 0.6)))
+    stem = back.bar([(0.0, -0.04), (0.0, lift + 0.3 * back.height)], (0.04, 0.012), True)
+    back.add(chair, "column", stem.mapped(lambda flat: flat - np.array([0.0, 0.0, 0.4 * thick])))
+
+
+def _add_panel(chair: Assembly, draws: Draws, back: Back, post: float) -> None:
+    raised = draws.flag("back_raised", 0.65)  # a gap between the seat and the panel, which then stands on two bars
+    lift = draws.number("back_lift", 0.1, 0.4) * back.height if raised else -0.02
     rounding = draws.number("back_rounding", 0.05, 0.6)
-    if style == "padded":
-        thick = draws.number("pad_thickness", 0.04, 0.11)
-        lift = draws.number("back_lift", 0.0, 0.3) * back.height
-        back.add(chair, "back", back.plate(lift, back.height, back.half, thick, rounding))
-        if lift > 0.0:
-            stem = back.bar([(0.0, -0.04), (0.0, lift + 0.3 * back.height)], (0.04, 0.012), True)
-            back.add(chair, "column", stem.mapped(lambda flat: flat - np.array([0.0, 0.0, 0.4 * thick])))
-        return
-    lift = draws.number("back_lift", -0.05, 0.4) * back.height
-    back.add(chair, "back", back.plate(max(lift, -0.02), back.height, back.half, 1.4 * post, rounding))
-    if lift > 0.0:
+    back.add(chair, "back", back.plate(lift, back.height, back.half, 1.4 * post, rounding))
+    if raised:
         for side in (-0.6 * back.half, 0.6 * back.half):
             back.add(chair, "back", back.bar([(side, -0.03), (side, lift + 0.1)], (0.8 * post, 0.8 * post), True))
 

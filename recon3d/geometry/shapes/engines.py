@@ -7,7 +7,7 @@ import numpy as np
 from recon3d.geometry.shapes.assembly import Assembly
 from recon3d.geometry.shapes.draws import Draws
 from recon3d.geometry.shapes.hull import Hull
-from recon3d.geometry.shapes.solids import Bools, Floats, Solid, lathe, section_loft, tube
+from recon3d.geometry.shapes.solids import Bools, Solid, lathe, section_loft, tube
 from recon3d.geometry.shapes.wings import Planform, aerofoil_loft, half_wing
 
 
@@ -39,7 +39,7 @@ def add_engines(plane: Assembly, draws: Draws, hull: Hull, wing: Planform, engin
     radius = draws.number("engine_radius", 0.42, 0.62) * hull.half_width
     length = radius * draws.number("engine_length", 3.6, 5.2)
     if engines == "two_rear":
-        station = draws.number("engine_station", 0.7, 0.78)
+        station = draws.number("engine_station", 0.69, 0.79)
         x, y = hull.width(station) + 1.25 * radius, 0.45 * hull.half_height
         plane.add_pair("engine", *_nacelle(radius, length, (x, y, station - 0.5 * length)))
         pylon = aerofoil_loft(
@@ -115,7 +115,7 @@ def _add_side_intakes(plane: Assembly, draws: Draws, hull: Hull) -> None:
     x = hull.half_width * np.array([1.12, 1.1, 1.0, 0.85, 0.5])
     centre = np.stack([x, np.full(5, -0.1 * hull.half_height)], 1)
     half_size = np.stack([0.6 * size * grow, size * grow], 1)
-    angles: Floats = np.arange(12) * (np.pi / 6.0)
+    angles = np.arange(12, dtype=np.float64) * (np.pi / 6.0)
     duct = section_loft(z, centre, half_size, angles, 0.8)
     plane.add_pair("fuselage", duct, {"intake": duct.span == -1})
 

@@ -100,7 +100,7 @@ def unit_ring(sides: int, squareness: float = 0.0) -> Floats:
 
     The square end is the superellipse x^8 + y^8 = 1, whose eighth root is three square roots.
     """
-    angle: Floats = np.arange(sides) * (2.0 * np.pi / sides)
+    angle = np.arange(sides, dtype=np.float64) * (2.0 * np.pi / sides)
     return _superellipse(angle, squareness)
 
 
@@ -166,14 +166,21 @@ def ellipsoid(centre: ArrayLike, radii: ArrayLike, sides: int = 14, stations: in
     return lathe(profile, sides).mapped(lambda verts: verts * np.asarray(radii, float) + np.asarray(centre, float))
 
 
+def cross(a: Floats, b: Floats) -> Floats:
+    """Return the cross products of vectors (...,3), without the overhead of `numpy.cross`."""
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
+
+
 def _unit(vectors: Floats) -> Floats:
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
     return vectors / np.sqrt(x * x + y * y + z * z)[..., None]
 
 
 def _tube_rings(path: Floats, tangent: Floats, radii: Floats, ring: Floats, reference: Floats) -> Floats:
-    side = _unit(np.cross(tangent, reference))
-    other = np.cross(side, tangent)
+    side = _unit(cross(tangent, reference))
+    other = cross(side, tangent)
     return (
         path[:, None]
         + side[:, None] * (ring[None, :, 0, None] * radii[:, None, :1])
@@ -198,8 +205,8 @@ def tube(
         reference: (3,) direction never parallel to the path, for a planar path best the plane's normal;
             None takes z, or x where the path runs mostly along z.
     """
-    points = np.asarray(path, float)
-    ends: Floats = np.concatenate([points[1:2] - points[:1], points[2:] - points[:-2], points[-1:] - points[-2:-1]])
+    points: Floats = np.asarray(path, np.float64)
+    ends = np.concatenate([points[1:2] - points[:1], points[2:] - points[:-2], points[-1:] - points[-2:-1]])
     tangent = _unit(ends)
     if reference is None:
         reference = (1.0, 0.0, 0.0) if abs(float(_unit(points[-1] - points[0])[2])) > 0.9 else (0.0, 0.0, 1.0)
