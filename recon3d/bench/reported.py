@@ -88,7 +88,8 @@ def rows(reported: Reported, data: Data, column: Column) -> list[ReportedRow]:
     cells = reported.cells
     cells = cells[(cells["dataset"] == dataset) & (cells["measure"] == column.name)]
     found = []
-    for (paper, table, method, setting), group in cells.groupby(["paper", "table", "method", "setting"], sort=False):
+    for names, group in cells.groupby(["paper", "table", "method", "setting"], sort=False):
+        paper, table, method, setting = map(str, names)
         values, printed = {}, {}
         categories = set(group["category"]) - {"mean", "all"}
         for _, cell in group.iterrows():
@@ -112,7 +113,8 @@ def page(reported: Reported) -> str:
         "was measured here, these rows also stand beside ours. Errors found in the papers: "
         "[reported/README.md](reported/README.md).\n",
     ]
-    for (key, number), cells in reported.cells.groupby(["paper", "table"], sort=True):
+    for names, cells in reported.cells.groupby(["paper", "table"], sort=True):
+        key, number = map(str, names)
         paper = reported.papers[key]
         title = f"[{paper['title']}]({paper['url']})" if paper["url"] else paper["title"]
         about = ", ".join(text for text in (paper["authors"].replace(";", ","), paper["venue"], paper["year"]) if text)
