@@ -1,0 +1,200 @@
+"""The data doctor: is a folder in the NMR layout complete, sound, and seen through the right cameras?
+
+Behind `recon3d data check NAME_OR_DIR`. Reads every byte once; what it finds is in a `Report`, and a contact sheet lays
+the projected ground truth over the images, so a wrong camera is seen before training and not after.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from recon3d.data.alignment import contact_sheet
+from recon3d.data.base import resolve_root
+from recon3d.data.description import fingerprint, read_description
+from recon3d.data.nmr_layout import SPLITS, SYNSETS, Inventory, open_split, scan
+from recon3d.data.npz import DataFileError, first_damaged_member
+from recon3d.data.split_checks import SplitReport, check_split, pictures
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Report:
+    """The findings: `problems` make the check fail, `warnings` do not. Each is one sentence that names the files."""
+
+    root: Path
+    name: str
+    hash: str = ""
+    splits: list[SplitReport] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    sheet: Image.Image | None = None
+
+    @property
+    def ok(self) -> bool:
+        """No problem was found."""
+        return not self.problems
+
+
+def check(root_or_name: str | Path) -> Report:
+    """Examine a data set in the NMR layout.
+
+    Args:
+        root_or_name: its folder, or the name of a data set below ``$RECON3D_DATA`` or ``./datasets``.
+
+    Returns:
+        counts, ranges and fits per category and split, problems, warnings, contact sheet. A file that cannot be read
+        is a problem in the report, not an exception.
+    """
+    root = Path(root_or_name) if Path(root_or_name).is_dir() else resolve_root(None, str(root_or_name))
+    report = Report(root, root.name)
+    try:
+        inventory = scan(root)
+        report.hash = fingerprint(inventory)
+    except DataFileError as error:
+        report.problems.append(str(error))
+        return report
+    _check_presence(inventory, report)
+    rows: dict[str, list[Image.Image]] = {}
+    for (category, split), files in sorted(inventory.splits.items(), key=lambda item: _table_order(inventory, item[0])):
+        if files.images is None or files.voxels is None:  # named above
+            continue
+        logger.info("Checking %s %s", category, split)
+        try:
+            arrays = open_split(files)
+            for array, path in (
+                (arrays.images, files.images),
+                (arrays.voxels, files.voxels),
+                (arrays.points, files.points),
+            ):
+                # An array that was unpacked has passed its checksum on the way.
+                if path is not None and array is not None and array.path == path and first_damaged_member(path):
+                    raise DataFileError(f"{path}: the content does not match its checksum; fetch or make it again.")
+        except DataFileError as error:
+            report.problems.append(str(error))
+            continue
+        examined = check_split(arrays)
+        report.splits.append(examined)
+        report.problems += examined.problems
+        report.warnings += examined.warnings
+        if category not in rows and examined.fits:
+            rows[category] = pictures(arrays)
+    if rows:
+        report.sheet = contact_sheet(list(rows.values()))
+    _check_agreement(report)
+    return report
+
+
+def main(target: str, out: Path | None = None) -> int:
+    """Check a data set, print the findings, write the contact sheet; the exit status of `recon3d data check`.
+
+    Args:
+        target: folder or name.
+        out: the contact sheet, a PNG; None is ``<name>_contact_sheet.png`` in the working directory.
+
+    Returns:
+        0 if no problem was found, else 1.
+    """
+    report = check(target)
+    console = Console()
+    if report.splits:
+        console.print(_table(report))
+    if report.sheet is not None:
+        out = out or Path(f"{report.name}_contact_sheet.png")
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
+        report.sheet.save(temporary, format="png")
+        temporary.replace(out)
+        console.print(
+            f"Contact sheet: {out} (green: outline of the projected ground truth; it has to follow the object)"
+        )
+    for style, title, lines in (("yellow", "warning", report.warnings), ("red", "problem", report.problems)):
+        for line in lines:
+            console.print(f"[{style}]{title}[/{style}]: ", end="")
+            console.print(line, markup=False, highlight=False)
+    verdict = "[green]ok[/green]" if report.ok else f"[red]{len(report.problems)} problem(s)[/red]"
+    console.print(f"{report.root} (hash {report.hash or 'unknown'}): {verdict}")
+    return 0 if report.ok else 1
+
+
+def _table_order(inventory: Inventory, key: tuple[str, str]) -> tuple[int, int]:
+    return inventory.categories.index(key[0]), SPLITS.index(key[1])
+
+
+def _check_presence(inventory: Inventory, report: Report) -> None:
+    """Files that should be there, by name; what dataset.json promises."""
+    for path in inventory.unknown:
+        report.warnings.append(f"{path.name}: not a name of the layout; ignored.")
+    official = any(
+        path is not None and path.name[:8] in SYNSETS
+        for f in inventory.splits.values()
+        for path in (f.images, f.voxels)
+    )
+    names = {category: synset for synset, category in SYNSETS.items()} if official else {}
+    if official:
+        absent = [f"{name} ({category})" for category, name in names.items() if category not in inventory.categories]
+        if absent:
+            report.warnings.append(f"Of the 13 official categories there are no files for {', '.join(absent)}.")
+    description = None
+    try:
+        description = read_description(inventory.root)
+    except DataFileError as error:
+        report.problems.append(str(error))
+    optional = [k for k in ("points", "ids") if any(getattr(f, k) for f in inventory.splits.values())]
+    promised = dict.fromkeys(inventory.splits)
+    if description is None:
+        promised |= dict.fromkeys((category, split) for category in inventory.categories for split in SPLITS)
+    else:
+        promised |= dict.fromkeys((name, split) for name, counts in description.categories.items() for split in counts)
+        if description.hash != report.hash:
+            report.problems.append(
+                f"dataset.json: the hash is {description.hash}, the files have {report.hash}: they changed after it "
+                "was written. Make the data set again."
+            )
+    missing = []
+    for category, split in promised:
+        files = inventory.splits.get((category, split))
+        for kind in ("images", "voxels", *optional):
+            if files is None or getattr(files, kind) is None:
+                suffix = "txt" if kind == "ids" else "npz"
+                missing.append(f"{names.get(category, category)}_{split}_{kind}.{suffix}")
+    if missing:
+        report.problems.append(f"Missing in {inventory.root}: {', '.join(missing)}.")
+
+
+def _check_agreement(report: Report) -> None:
+    for what in ("n_views", "image_size", "n_points"):
+        values = {getattr(split, what) for split in report.splits}
+        if len(values) > 1:
+            report.problems.append(
+                f"{what} differs between the files: {sorted(values)}; such files do not load together."
+            )
+
+
+def _table(report: Report) -> Table:
+    table = Table(title=f"{report.name}: {sum(split.objects for split in report.splits)} objects")
+    columns = ("category", "split", "objects", "views", "size", "mask %", "voxels min / mean / max", "points", "fit %")
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("category", "split") else "right")
+    for split in report.splits:
+        low, mean, high = split.occupied
+        fits = "  ".join(f"{kind} {100 * fit.inside:.1f}/{100 * fit.covered:.1f}" for kind, fit in split.fits.items())
+        table.add_row(
+            split.category,
+            split.split,
+            str(split.objects),
+            str(split.n_views),
+            str(split.image_size),
+            f"{100 * split.foreground:.1f}",
+            f"{low} / {mean:.0f} / {high}",
+            str(split.n_points or "-"),
+            fits,
+        )
+    table.caption = "fit: projected points on the mask / mask covered by them"
+    return table
