@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -177,7 +177,7 @@ def run(cell: Cell, force: bool = False) -> Record:
     cli: ReconCLI | None = None
     digest = "0" * 64
     try:
-        with _own_arguments():
+        with own_arguments():
             cli = ReconCLI(args=cell.arguments(), run=False, save_config_callback=None)
         digest = config_hash(_plain(cli.config.as_dict()), NOT_HASHED)
         if not force and is_finished(cell.record_path, digest):
@@ -322,7 +322,7 @@ def _config_file(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def _own_arguments() -> Any:
+def own_arguments() -> Iterator[None]:
     """LightningCLI warns when it is given arguments while sys.argv has some; here that is meant."""
     kept, sys.argv = sys.argv, sys.argv[:1]
     try:

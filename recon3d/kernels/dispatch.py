@@ -13,6 +13,11 @@ import torch
 ENVIRONMENT_VARIABLE = "RECON3D_BACKEND"
 
 
+def environment_backend() -> str | None:
+    """The backend that RECON3D_BACKEND asks for, or None."""
+    return os.environ.get(ENVIRONMENT_VARIABLE) or None
+
+
 def choose_backend(
     operation: str, device: torch.device, backends: Mapping[str, tuple[str, ...]], requested: str | None = None
 ) -> str:
@@ -29,7 +34,7 @@ def choose_backend(
     """
     name, origin = requested, "backend="
     if name is None:
-        name, origin = os.environ.get(ENVIRONMENT_VARIABLE) or None, f"{ENVIRONMENT_VARIABLE}="
+        name, origin = environment_backend(), f"{ENVIRONMENT_VARIABLE}="
     available = [backend for backend, devices in backends.items() if device.type in devices]
     if name is None:
         if not available:

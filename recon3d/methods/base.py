@@ -16,6 +16,7 @@ from torch import Tensor
 from recon3d.structures import Reconstruction, ViewBatch
 
 WARM_UP = 0.03  # share of the steps over which the cosine schedule rises; chosen by us
+CLASS_KEY = "recon3d_method"
 DROP_AT, DROP_FACTOR = 0.6, 0.3  # the SoftRas code: x 0.3 from iteration 150,000 of 250,000
 
 
@@ -39,9 +40,9 @@ class ReconstructionMethod(LightningModule):
         schedule: `constant`; `step`: x 0.3 from 60 % of the steps; `cosine`: linear rise over 3 %, then cosine to 0.
     """
 
-    paper: ClassVar[Paper]
+    paper: ClassVar[Paper | None] = None  # None: a baseline without one
     in_channels: ClassVar[int] = 3  # 4: RGB and mask, an advantage that tables show
-    needs: ClassVar[frozenset[str]] = frozenset()  # ViewBatch fields used in training: the supervision column
+    needs: ClassVar[frozenset[str]] = frozenset()  # ViewBatch fields used in training (supervision); none: no training
     min_views: ClassVar[int] = 1  # views per object that training needs
     encoded_views: ClassVar[int] = 1  # of which this many, from the first on, are encoded in a training step
 
@@ -82,6 +83,10 @@ class ReconstructionMethod(LightningModule):
     def test_step(self, batch: ViewBatch, batch_idx: int) -> Reconstruction:
         """Reconstruct; the Evaluator measures."""
         return self.reconstruct(batch)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the class, so that `load_method` needs nothing but the file."""
+        checkpoint[CLASS_KEY] = f"{type(self).__module__}.{type(self).__qualname__}"
 
     def progress(self) -> float:
         """Share of the training that is done, in [0, 1]; what schedules depend on."""

@@ -1,0 +1,189 @@
+"""The command line: `recon3d fit | validate | test` (LightningCLI) and the commands around them.
+
+Imports are made inside the commands, so that `recon3d --help` and the tables do not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+LIGHTNING_COMMANDS = ("fit", "validate", "test")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0 when it did what it was asked to."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments and arguments[0] in LIGHTNING_COMMANDS:
+        from recon3d.bench.runner import ReconCLI, own_arguments
+
+        with own_arguments():
+            ReconCLI(args=arguments)
+        return 0
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "bench":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    options.overrides = rest
+    try:
+        return int(options.run(options))
+    except (ValueError, OSError, RuntimeError) as error:
+        # Errors of ours say what to do; a stack trace would hide that. `--debug` shows it.
+        if options.debug:
+            raise
+        logging.getLogger("recon3d").error("error: %s", error)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="recon3d",
+        description="Single-view 3D reconstruction: train, compare, use.",
+        epilog="recon3d fit | validate | test: LightningCLI; recon3d fit --help lists every option.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    bench = commands.add_parser("bench", help="run one cell of the benchmark: fit, test, Record, table")
+    bench.add_argument("--method", required=True, help="stem of configs/methods/<method>.yaml")
+    bench.add_argument("--data", default="synthetic", help="stem of configs/data/<data>.yaml")
+    bench.add_argument("--preset", default="quick", help="stem of configs/presets/<preset>.yaml")
+    bench.add_argument("--seed", type=int, default=0)
+    bench.add_argument("--devices", default="1", help="number of devices")
+    bench.add_argument("--wandb", action="store_true", help="log to W&B too (offline without a key)")
+    bench.add_argument("--force", action="store_true", help="run again what is finished")
+    bench.add_argument("--configs", type=Path, default=Path("configs"))
+    bench.add_argument("--leaderboard", type=Path, default=Path("leaderboard"))
+    bench.add_argument("--runs", type=Path, default=Path("runs"))
+    bench.epilog = "Further arguments go to LightningCLI, such as --trainer.max_epochs 2 or --model.init_args.lr 1e-3."
+    bench.set_defaults(run=_bench)
+
+    board = commands.add_parser("leaderboard", help="render the pages of the leaderboard from its Records")
+    board.add_argument("--check", action="store_true", help="write nothing, fail when a page is stale")
+    board.add_argument("--leaderboard", type=Path, default=Path("leaderboard"))
+    board.set_defaults(run=_leaderboard)
+
+    data = commands.add_parser("data", help="make and check data sets").add_subparsers(dest="data", required=True)
+    render = data.add_parser("render", help="meshes to the NMR layout: images, voxels, points")
+    render.add_argument("source", type=Path, help="<category>/<id>/model.*, or ShapeNetCore v1 or v2")
+    render.add_argument("--out", type=Path, required=True)
+    render.add_argument("--views", type=int, default=24, choices=(24, 120))
+    render.add_argument("--image-size", type=int, default=64)
+    render.add_argument("--categories", nargs="+")
+    render.add_argument("--split-file", type=Path, help="CSV with id and split; found by itself in the source")
+    render.add_argument("--workers", type=int)
+    render.set_defaults(run=_data_render)
+    check = data.add_parser("check", help="counts, shapes, missing files, and whether the cameras fit the images")
+    check.add_argument("target", help="name of a data set below RECON3D_DATA, or its folder")
+    check.add_argument("--out", type=Path, help="where the contact sheet goes")
+    check.set_defaults(run=_data_check)
+    shapes = data.add_parser("open-shapes", help="build 449 open meshes from Debian packages", add_help=False)
+    shapes.set_defaults(run=_data_open_shapes)
+
+    predict = commands.add_parser("predict", help="photographs to meshes")
+    predict.add_argument("images", type=Path, nargs="+")
+    predict.add_argument("--checkpoint", type=Path, required=True)
+    predict.add_argument("--out", type=Path, required=True)
+    predict.add_argument("--format", choices=("glb", "obj", "ply"), default="glb")
+    predict.add_argument("--mask", type=Path, nargs="+", help="masks of the images, in their order")
+    predict.set_defaults(run=_predict)
+
+    kernels = commands.add_parser("kernels", help="which kernels and backends there are")
+    kernels.set_defaults(run=_kernels)
+    return parser
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from recon3d.bench.record import load_all
+    from recon3d.bench.runner import Cell, bench
+    from recon3d.bench.table import terminal_table
+
+    cell = Cell(
+        method=options.method,
+        data=options.data,
+        preset=options.preset,
+        seed=options.seed,
+        overrides=("--trainer.devices", options.devices, *options.overrides),
+        loggers=("wandb",) if options.wandb else (),
+        configs=options.configs,
+        results=options.leaderboard / "results",
+        runs=options.runs,
+    )
+    records = bench(cell, force=options.force)
+    console = Console()
+    console.print(terminal_table(load_all(cell.results / cell.data / cell.preset)))
+    console.print(f"Record: {cell.record_path}")
+    for picture in sorted((cell.runs / cell.data / cell.preset).glob(f"{cell.method}--seed{cell.seed}-*/picture.png")):
+        console.print(f"Picture: {picture}")
+    failed = [record for record in records if record.error]
+    for record in failed:
+        console.print(f"[red]{record.method} failed:[/red] {record.error}")
+    return 1 if failed else 0
+
+
+def _leaderboard(options: argparse.Namespace) -> int:
+    from recon3d.bench.table import check, write_all
+
+    if not options.check:
+        write_all(options.leaderboard)
+        return 0
+    stale = check(options.leaderboard)
+    for path in stale:
+        logging.getLogger("recon3d").error("stale: %s; run `make leaderboard` and commit", path)
+    return 1 if stale else 0
+
+
+def _data_render(options: argparse.Namespace) -> int:
+    from recon3d.data.rendering import render_dataset
+
+    report = render_dataset(
+        options.source,
+        options.out,
+        views=options.views,
+        image_size=options.image_size,
+        categories=options.categories,
+        split_file=options.split_file,
+        workers=options.workers,
+    )
+    logging.getLogger("recon3d").info("%s", report)
+    return 0
+
+
+def _data_check(options: argparse.Namespace) -> int:
+    from recon3d.data.checking import main as check
+
+    return check(options.target, options.out)
+
+
+def _data_open_shapes(options: argparse.Namespace) -> int:
+    from recon3d.data.open_shapes.__main__ import main as build
+
+    return build(options.overrides)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from recon3d.apps.predict import main as predict
+
+    return predict(options.images, options.checkpoint, options.out, options.format, options.mask)
+
+
+def _kernels(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from recon3d.kernels.dispatch import environment_backend
+    from recon3d.kernels.listing import backends
+
+    table = Table("kernel", "backends by device, the default first", title="Kernels")
+    for name, devices in backends().items():
+        table.add_row(name, "\n".join(f"{device}: {', '.join(names)}" for device, names in devices.items()))
+    console = Console()
+    console.print(table)
+    console.print(f"RECON3D_BACKEND asks for: {environment_backend() or 'nothing, the default is taken'}")
+    return 0
