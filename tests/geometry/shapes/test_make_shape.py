@@ -99,7 +99,7 @@ def test_colours_are_one_per_part_and_differ(sample):
     for shape in sample[1][:50]:
         assert 0 <= shape.face_colors.min() <= shape.face_colors.max() <= 1
         assert np.array_equal(np.unique(shape.parts), np.arange(len(shape.part_names)))
-        assert len(shape.part_names) >= 3
+        assert len(shape.part_names) >= 2
         colours = [np.unique(shape.face_colors[shape.parts == k], axis=0) for k in range(len(shape.part_names))]
         assert all(len(colour) == 1 for colour in colours)
         assert len(np.unique(np.concatenate(colours), axis=0)) == len(shape.part_names)
