@@ -110,7 +110,7 @@ def test_folded_strip_goes_through_itself() -> None:
     assert count_self_intersections(verts, faces[:3]) == 0
 
 
-@pytest.mark.parametrize(
+TWO_TRIANGLES = pytest.mark.parametrize(
     ("other", "expected"),
     [
         ([[0.1, 0.1, 0.0], [0.9, 0.05, 0], [0.1, 0.8, 0]], 1),  # coplanar, inside
@@ -126,12 +126,23 @@ def test_folded_strip_goes_through_itself() -> None:
         ([[5.0, 0.2, -1], [6, 0.2, 1], [5, 0.2, 1]], 0),  # crosses the plane away from the face
     ],
 )
+
+
+@TWO_TRIANGLES
 def test_two_triangles(other: list[list[float]], expected: int) -> None:
     verts, faces = soup(FLAT, other)
     for order in ([0, 1, 2], [1, 2, 0], [2, 1, 0]):
         assert count_self_intersections(verts, faces[:, order]) == expected
         assert count_self_intersections(verts, faces[::-1][:, order]) == expected
         assert count_self_intersections(verts[:, order], faces) == expected
+
+
+@TWO_TRIANGLES
+def test_float32_rounding_of_tilted_triangles_changes_nothing(other: list[list[float]], expected: int) -> None:
+    verts, faces = soup(FLAT, other)
+    for seed in range(50):
+        turn = trimesh.transformations.random_rotation_matrix(np.random.default_rng(seed).random(3))[:3, :3]
+        assert count_self_intersections((0.5 * verts @ turn).astype(np.float32), faces) == expected, seed
 
 
 def test_faces_that_share_a_vertex_are_not_compared() -> None:
