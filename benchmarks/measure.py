@@ -30,11 +30,16 @@ PACKAGES = ("torch", "numba", "numpy", "easypytorch3d")
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock seconds of one call: median and interquartile range over `repeats` calls, and the fastest."""
+    """Seconds of one call over `repeats` calls: median, interquartile range and minimum by the clock on the wall.
+
+    `cpu_s` is the median of processor seconds, summed over threads: what is left to compare on a busy machine, if both
+    sides run on one thread (idle OpenMP threads spin, and count).
+    """
 
     median_s: float
     iqr_s: float
     min_s: float
+    cpu_s: float
     repeats: int
 
 
@@ -56,13 +61,14 @@ def measure(
 
     for _ in range(warmup):
         function()
-    seconds = []
+    seconds, cpu_seconds = [], []
     for _ in range(repeats):
-        start = clock()
+        start, cpu_start = clock(), time.process_time()
         function()
         seconds.append(clock() - start)
+        cpu_seconds.append(time.process_time() - cpu_start)
     low, _, high = statistics.quantiles(seconds, n=4, method="inclusive") if repeats > 1 else [math.nan] * 3
-    return Timing(statistics.median(seconds), high - low, min(seconds), repeats)
+    return Timing(statistics.median(seconds), high - low, min(seconds), statistics.median(cpu_seconds), repeats)
 
 
 def peak_memory(function: Callable[[], object], device: torch.device | str = "cpu") -> int | None:

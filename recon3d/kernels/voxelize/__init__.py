@@ -54,8 +54,8 @@ def voxelize(
     """
     batched = verts.ndim == 3 or faces.ndim == 3
     verts, faces = _checked(verts.detach(), faces, resolution)
-    mirror = verts.new_tensor([1, 1, -1], dtype=torch.float64)
-    grid_verts = verts.double() * mirror * (resolution - 1) + resolution / 2
+    scale = verts.new_tensor([1, 1, -1], dtype=torch.float64) * (resolution - 1)
+    grid_verts = verts.double() * scale + resolution / 2
     if choose_backend("voxelize", verts.device, BACKENDS, backend) == "numba":
         from recon3d.kernels.voxelize.numba_cpu import occupancy
     else:
@@ -86,11 +86,12 @@ def _checked(verts: Tensor, faces: Tensor, resolution: int) -> tuple[Tensor, Ten
     batch = len(faces) if len(verts) == 1 else len(verts)
     if not verts.isfinite().all():
         raise ValueError("voxelize: verts hold NaN or infinity; drop or repair this mesh before voxelising it.")
-    padding = (faces == -1).all(dim=2, keepdim=True)
-    wrong = ((faces < 0) | (faces >= verts.shape[1])) & ~padding
-    if wrong.any():
-        raise ValueError(
-            f"voxelize: face index {int(faces[wrong][0])} is outside the {verts.shape[1]} verts; "
-            "only whole rows of -1 are padding."
-        )
+    if faces.numel() and (faces.amin() < 0 or faces.amax() >= verts.shape[1]):
+        padding = faces == -1
+        wrong = (faces < -1) | (faces >= verts.shape[1]) | (padding != padding[..., :1])
+        if wrong.any():
+            raise ValueError(
+                f"voxelize: face {faces[wrong.any(dim=2)][0].tolist()} does not index the {verts.shape[1]} verts; "
+                "only whole rows of -1 are padding."
+            )
     return verts.expand(batch, -1, -1), faces.expand(batch, -1, -1)
