@@ -1,6 +1,10 @@
 """The protocol: what is measured, on which representation, in which version. The same for every method and data set.
 
 Changing what a measure computes, its sampling or its resolution bumps its `version`; tables never mix versions.
+
+Point measures compare two random samplings, so a perfect prediction is not at 0 or 1: the exact mesh against 10,000
+ground-truth points scores on synthetic airplanes / cars / chairs (5 each) a Chamfer distance of 0.78 / 1.56 / 1.26 and
+an F-score of 0.99 / 0.73 / 0.86. Differences near these bounds say nothing.
 """
 
 from __future__ import annotations
