@@ -119,7 +119,14 @@ MISTAKES: dict[str, tuple[str, Callable[[], dict[str, np.ndarray]]]] = {
     ),
     "voxels x y z": (r"indexed \[x, y, z\]", lambda: {"voxels": VOXELS.transpose(0, 2, 1, 3)}),
     "voxels z y x": (r"indexed \[z, y, x\]", lambda: {"voxels": VOXELS.transpose(0, 3, 1, 2)}),
-    "half the size": ("check the scale", lambda: {"points": CLOUDS / 2}),
+    "shapes too small": ("check the scale", lambda: {"points": CLOUDS / 2}),
+    "stray points": (
+        "cover 100% of it.*check the scale",
+        lambda: {
+            "points": np.concatenate([CLOUDS, np.random.default_rng(2).uniform(-0.5, 0.5, CLOUDS.shape)], axis=1),
+            "normals": np.tile(NORMALS, (1, 2, 1)),
+        },
+    ),
 }
 
 
