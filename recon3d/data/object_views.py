@@ -98,6 +98,4 @@ def _render_views(verts: Tensor, faces: Tensor, face_colors: Tensor | None, sett
         )
         rgba = torch.cat([render.image, render.mask], dim=1)
         images.append((255.0 * rgba).round().to(torch.uint8))
-    # A pixel whose coverage rounds to alpha 0 is background, and background is 0 throughout.
-    joined = torch.cat(images)
-    return (joined * (joined[:, 3:] > 0)).numpy()
+    return torch.cat(images).numpy()

@@ -240,7 +240,8 @@ def test_two_runs_at_once_make_it_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_no_workers_and_its_parts(tmp_path):
+@pytest.mark.parametrize("end", ["kill -9 of the parent", "Ctrl-C"])
+def test_a_process_that_is_ended_leaves_no_workers_and_its_parts(tmp_path, end):
     src, out = tmp_path / "src", tmp_path / "out"
     write_meshes(src, 40)
     code = "import sys; from pathlib import Path; from recon3d.data.rendering import render_dataset\n"
@@ -251,7 +252,10 @@ def test_a_killed_process_leaves_no_workers_and_its_parts(tmp_path):
     while len(list(out.glob(".parts/car/o*.npz"))) < 3:
         time.sleep(0.05)
         assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)  # this process alone; its workers have to notice
+    if end == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
+    else:
+        os.kill(process.pid, signal.SIGKILL)  # this process alone; its workers have to notice
     process.wait()
     for _ in range(100):
         try:
@@ -260,7 +264,7 @@ def test_a_killed_process_leaves_no_workers_and_its_parts(tmp_path):
             break
         time.sleep(0.1)
     else:
-        pytest.fail("workers outlive the killed process")
+        pytest.fail("workers outlive their parent")
     done = len(list(out.glob(".parts/car/o*.npz")))
     assert 3 <= done < 40
     assert render_dataset(src, out, workers=2).rendered == 40 - done
