@@ -17,7 +17,7 @@ LIGHTNING_COMMANDS = ("fit", "validate", "test")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0 when it did what it was asked to."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    _set_up_logging()
     if arguments and arguments[0] in LIGHTNING_COMMANDS:
         from recon3d.bench.runner import ReconCLI, own_arguments
 
@@ -37,6 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         logging.getLogger("recon3d").error("error: %s", error)
         return 1
+
+
+def _set_up_logging() -> None:
+    """Our messages to standard error; Lightning keeps its own handler but not its advertisements."""
+    logger = logging.getLogger("recon3d")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
 
 
 def _parser() -> argparse.ArgumentParser:

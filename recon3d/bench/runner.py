@@ -211,7 +211,7 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
         seconds = None
         trainer.strategy.connect(method)
     trainer.save_checkpoint(checkpoint)
-    trainer.test(method, datamodule=data, verbose=False)
+    trainer.test(method, datamodule=data, verbose=False, weights_only=True)
     evaluator = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
     device = trainer.strategy.root_device
     batch = next(iter(data.test_dataloader())).to(device)

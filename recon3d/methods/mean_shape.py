@@ -46,7 +46,16 @@ class MeanShape(ReconstructionMethod):
         for sample_id, category, voxels in zip(batch.sample_id, batch.category, batch.voxels.cpu(), strict=True):
             self._seen.setdefault(category, {})[sample_id.rpartition("/")[0]] = voxels
 
+    def on_validation_start(self) -> None:
+        """Answer with what was seen so far."""
+        self._fit()
+
     def on_train_end(self) -> None:
+        """Fit to all that was seen, and let it go."""
+        self._fit()
+        self._seen = {}
+
+    def _fit(self) -> None:
         """Average and choose the thresholds."""
         for category, objects in self._seen.items():
             voxels = torch.stack(list(objects.values()))
@@ -58,7 +67,6 @@ class MeanShape(ReconstructionMethod):
                 scores.append((overlap / (shape | voxels).flatten(1).sum(dim=1).clamp(min=1)).mean())
             best = THRESHOLDS[int(torch.stack(scores).argmax())]
             self.shapes[category] = mean >= best
-        self._seen = {}
 
     def configure_optimizers(self) -> None:
         """Nothing is optimised."""
