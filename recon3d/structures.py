@@ -8,8 +8,8 @@ Conventions of the whole project, written once, here:
   NDC ``y = 1 - (2i+1)/H``, ``x = 1 - (2j+1)/W``.
 - **Object frame**: right-handed, +Y up, bounding box centred at the origin, inside [-0.5, 0.5]^3. Scale by layout:
   longest side 1 (NMR layout, the default) or diagonal 1 (DPC layout); the data set says which, the Record keeps it.
-  Relative to a ShapeNet .obj file's (X, Y, Z), the object frame is (-Z, Y, X), a proper rotation: it is the frame of the
-  NMR data set with z negated, because NMR's screen is left-handed and PyTorch3D's is not.
+  Relative to a ShapeNet .obj file's (X, Y, Z), the object frame is (-Z, Y, X), a proper rotation: it is the frame of
+  the NMR data set with z negated, because NMR's screen is left-handed and PyTorch3D's is not. Fronts face +X.
 - **Voxels**: bool grids indexed **[y, x, z]** of the object frame, R = 32; cell of a coordinate v is
   ``floor((R-1) v + R/2)``. This is the index order of the NMR ground-truth files.
 - **Images**: float32 RGB in [0, 1], not normalised, background black; **masks**: float32 in [0, 1].

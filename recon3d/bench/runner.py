@@ -345,8 +345,6 @@ def bench(cell: Cell, force: bool = False, baselines: Sequence[str] = BASELINES)
         for argument in (option, value)
     )
     records = [
-        run(replace(cell, method=name, overrides=data_only, loggers=()))
-        for name in baselines
-        if name != cell.method
+        run(replace(cell, method=name, overrides=data_only, loggers=())) for name in baselines if name != cell.method
     ]
     return [*records, run(cell, force=force)]

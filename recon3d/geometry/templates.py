@@ -24,9 +24,9 @@ def icosphere(level: int, radius: float = 1.0) -> tuple[Tensor, Tensor]:
     """Sphere from an icosahedron whose every face is split into four, `level` times, and then projected to the sphere.
 
     Level 3 is the template of NMR and SoftRas: 642 vertices, 1,280 faces, 1,920 edges; projecting once, at the end, is
-    what gives their published Laplacian and flattening values (projecting at every level does not). The vertices of level k are the
-    first vertices of level k + 1; a vertex that lies on a coordinate plane has an exact 0 there; the three coordinate
-    planes are planes of symmetry.
+    what gives their published Laplacian and flattening values (projecting at every level does not). The vertices of
+    level k are the first vertices of level k + 1; a vertex that lies on a coordinate plane has an exact 0 there; the
+    three coordinate planes are planes of symmetry.
 
     Args:
         level: number of subdivisions, at least 0; 10 * 4**level + 2 vertices, 20 * 4**level faces.

@@ -64,7 +64,7 @@ class ReconstructionMethod(LightningModule):
         """Answer for the input views of a batch, as evaluation and prediction ask for it."""
         return self(batch.inputs(self.in_channels))
 
-    def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Weigh, sum and log the named losses."""
         self._check(batch)
         recon = self(batch.inputs(self.in_channels, self.encoded_views))

@@ -35,11 +35,13 @@ class SoftRasReconstruction(Reconstruction):
 class SoftRasMesh(ReconstructionMethod):
     """Soft Rasterizer, Liu et al. 2019 (arXiv 1901.05567).
 
-    An image with its mask is encoded, and a sphere of 642 vertices deformed. In training two views A and B of an object
-    are both reconstructed, and both meshes rendered in both cameras; the loss is
-    ``L_IoU + lambda L_lap + mu L_fl`` (eq. 6), the IoU loss averaged over the four renders, the priors over both meshes.
+    An image with its mask is encoded, and a sphere of 642 vertices deformed. In training two views A and B of an
+    object are both reconstructed, and both meshes rendered in both cameras; the loss is
+    ``L_IoU + lambda L_lap + mu L_fl`` (eq. 6), the IoU loss averaged over the four renders, the priors over both
+    meshes.
 
-    Deviation: `fused` Adam and a template whose vertices are numbered otherwise, because neither changes the mathematics.
+    Deviation: the template is our icosphere, because it has the authors' connectivity and prior values with exact
+    symmetry (32 coordinates lie on each coordinate plane, theirs have 4, 33 and 30).
 
     Args:
         sigma: sharpness of the rasteriser: 3e-5 in the paper.

@@ -13,8 +13,8 @@ class OctantSphereDecoder(nn.Module):
 
     With template coordinate t of the unit sphere, ``L = logit(|t| / 2)``, network outputs o and b, centre
     ``c = tanh(0.1 o)`` and ``s = sign(t) sigmoid(L + b)``, a vertex coordinate is
-    ``(relu(s) (1 - c) - relu(-s) (1 + c) + c) / 2``: positive ones move in (c/2, 1/2), negative ones in (-1/2, c/2), and
-    those that are 0 in the template stay at c/2. Zero outputs give the sphere of radius 1/4.
+    ``(relu(s) (1 - c) - relu(-s) (1 + c) + c) / 2``: positive ones move in (c/2, 1/2), negative ones in (-1/2, c/2),
+    and those that are 0 in the template stay at c/2. Zero outputs give the sphere of radius 1/4.
 
     Args:
         code: size of the code.

@@ -67,7 +67,8 @@ def render_hard(
         faces: (F, 3) shared, or (B, F, 3) padded with -1.
         camera: leading shape (B,).
         image_size: S, of the square result.
-        face_colors: RGB in [0, 1]: (F, 3) or (B, F, 3) per face, or (B, F, 3, 3) per corner (interpolated); None is grey.
+        face_colors: RGB in [0, 1]: (F, 3) or (B, F, 3) per face, or (B, F, 3, 3) per corner (interpolated); None is
+            grey.
         anti_alias: rasterise at this multiple of S and average (coverage and premultiplied colours).
         backend: see `recon3d.kernels.zbuffer`.
 

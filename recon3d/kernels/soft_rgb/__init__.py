@@ -30,8 +30,8 @@ def soft_rgb(
 
         I_i = (sum_j D_ij exp(z~_ij / gamma) C_ij + exp(eps / gamma) background) / (sum_j ... + exp(eps / gamma))
 
-    Faces whose depth at a pixel lies outside [near, far], and faces with a corner at z <= 1e-6, are left out there. Both
-    windings are drawn. Defaults are the authors' (SoftRenderer: near 1, far 100, eps 1e-3).
+    Faces whose depth at a pixel lies outside [near, far], and faces with a corner at z <= 1e-6, are left out there.
+    Both windings are drawn. Defaults are the authors' (SoftRenderer: near 1, far 100, eps 1e-3).
 
     Gradients flow to colours, to z, and to x and y through D; as in the authors' kernel the weights w are constants of
     the backward pass. On the CPU they are deterministic.

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from recon3d.kernels.soft_silhouette.reference import CUTOFF, edge_functions, pixel_centers, signed_squared_distance
+from recon3d.kernels.soft_silhouette.reference import (
+    CUTOFF,
+    MIN_AREA,
+    edge_functions,
+    pixel_centers,
+    signed_squared_distance,
+)
 from recon3d.kernels.zbuffer.reference import MIN_Z
 
 
@@ -16,12 +22,15 @@ def _colors(
 ) -> Tensor:  # fmt: skip
     """Colours (P,3) of pixels (P,2) under faces (F,3,3) with corner colours (F,3,3)."""
     logit = signed_squared_distance(verts[..., :2], pixels) / sigma
-    weights = edge_functions(verts[..., :2].detach(), pixels)[0].clamp(0, 1)
+    weights, area = edge_functions(verts[..., :2].detach(), pixels)
+    weights = weights.clamp(0, 1)
     weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-12)
     z = verts[..., 2]
-    in_front = (z > MIN_Z).all(dim=-1)
-    depth = 1 / (weights / torch.where(in_front.unsqueeze(-1), z, torch.ones_like(z))).sum(dim=-1)
-    drawn = (logit > -CUTOFF) & in_front & (depth >= near) & (depth <= far)
+    valid = (z > MIN_Z).all(dim=-1) & (area.abs() > MIN_AREA)
+    inverse_depth = (weights / torch.where(valid.unsqueeze(-1), z, torch.ones_like(z))).sum(dim=-1)
+    # Faces that are not drawn get a finite depth: an infinite one would turn their zero gradient into NaN.
+    depth = 1 / torch.where(valid, inverse_depth, torch.ones_like(inverse_depth))
+    drawn = (logit > -CUTOFF) & valid & (depth >= near) & (depth <= far)
     score = (far - depth) / (far - near)
     peak = torch.where(drawn, score, -torch.inf).detach().amax(dim=-1, keepdim=True).clamp(min=eps)
     probability = torch.sigmoid(torch.where(drawn, logit, torch.zeros_like(logit)))

@@ -1,7 +1,7 @@
 """The soft silhouette compiled for the CPU, forward and backward, culled by each face's padded bounding box.
 
-Forward: tasks are bands of rows; each pixel belongs to one task. Backward: tasks are runs of faces; each face's gradient
-belongs to one task. So no two tasks write to one place, and the result is bit-equal for any number of threads.
+Forward: tasks are bands of rows; each pixel belongs to one task. Backward: tasks are runs of faces; each face's
+gradient belongs to one task. So no two tasks write to one place, and the result is bit-equal for any number of threads.
 
 With T_i = prod_j (1 - D_ij) and x_ij = +-d^2/sigma, ``dS_i/dx_ij = T_i D_ij``: no division, no singularity.
 """

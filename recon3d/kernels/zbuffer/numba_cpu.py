@@ -12,6 +12,7 @@ from torch import Tensor
 
 MIN_Z = 1e-6
 MIN_AREA = 1e-8  # twice the NDC area; PyTorch3D's threshold for faces of no area
+SLACK = 1e-9  # in pixels: rounding must not take a centre that is exactly on an edge out of the bounding box
 
 
 @njit(cache=True)
@@ -35,10 +36,10 @@ def _raster_rows(verts, size, row_from, row_to, index, weights, depth):  # type:
             continue
         # Centre of row i is y = 1 - (2i+1)/S, so i = (1-y) S/2 - 1/2; the same for columns, as +x is left. The clamp
         # comes before the cast: coordinates far off screen do not fit an integer.
-        top = math.ceil(min(max((1.0 - max(y0, y1, y2)) * half - 0.5, float(row_from)), float(row_to)))
-        bottom = math.floor(max(min((1.0 - min(y0, y1, y2)) * half - 0.5, float(row_to - 1)), -1.0))
-        left = math.ceil(min(max((1.0 - max(x0, x1, x2)) * half - 0.5, 0.0), float(size)))
-        right = math.floor(max(min((1.0 - min(x0, x1, x2)) * half - 0.5, float(size - 1)), -1.0))
+        top = math.ceil(min(max((1.0 - max(y0, y1, y2)) * half - 0.5 - SLACK, float(row_from)), float(row_to)))
+        bottom = math.floor(max(min((1.0 - min(y0, y1, y2)) * half - 0.5 + SLACK, float(row_to - 1)), -1.0))
+        left = math.ceil(min(max((1.0 - max(x0, x1, x2)) * half - 0.5 - SLACK, 0.0), float(size)))
+        right = math.floor(max(min((1.0 - min(x0, x1, x2)) * half - 0.5 + SLACK, float(size - 1)), -1.0))
         for i in range(top, bottom + 1):
             y = 1.0 - (2 * i + 1) / size
             for j in range(left, right + 1):
