@@ -1,4 +1,4 @@
-"""The soft silhouette through PyTorch3D's rasteriser: the CUDA path, and what the CPU kernel is measured against.
+"""The soft silhouette through PyTorch3D's rasteriser: the CUDA path, and the yardstick of the compiled CPU path.
 
 PyTorch3D keeps the K nearest faces of a pixel. Images in which a pixel fills all K slots would be truncated; they are
 computed by the dense reference instead, so that the result is the product over all faces in every case.
