@@ -42,7 +42,7 @@ leaderboard-check: setup  ## fail when a generated page is stale
 	$(BIN)/recon3d leaderboard --check
 
 kernels: setup  ## measure the kernels (benchmarks/kernels), JSON to benchmarks/results
-	for file in benchmarks/kernels/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/kernels/bench_*.py; do $(BIN)/python -m benchmarks.kernels.$$(basename $$file .py) || exit 1; done
 
 constraints: setup  ## pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --all-extras --group dev --no-emit-index-url --no-annotate --no-header -o constraints.txt
