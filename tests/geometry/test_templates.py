@@ -19,9 +19,10 @@ def test_icosphere_is_a_closed_outward_sphere(level):
     assert (verts.dtype, faces.dtype) == (torch.float32, torch.int64)
 
 
-def test_icosphere_has_the_vertices_and_volume_of_trimesh():
+def test_icosphere_is_the_icosahedron_of_trimesh_split_in_its_planes_then_projected():
     verts, faces = icosphere(3)
-    other = trimesh.creation.icosphere(3)
+    other = trimesh.creation.icosahedron().subdivide().subdivide().subdivide()
+    other.vertices /= np.linalg.norm(other.vertices, axis=1, keepdims=True)
     ours = {tuple(row) for row in np.round(verts.double().numpy(), 5) + 0.0}
     theirs = {tuple(row) for row in np.round(other.vertices, 5) + 0.0}
     assert ours == theirs
