@@ -48,8 +48,8 @@ def _set_up_logging() -> None:
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,8 +132,7 @@ def _bench(options: argparse.Namespace) -> int:
     console = Console()
     console.print(terminal_table(load_all(cell.results / cell.data / cell.preset)))
     console.print(f"Record: {cell.record_path}")
-    for picture in sorted((cell.runs / cell.data / cell.preset).glob(f"{cell.method}--seed{cell.seed}-*/picture.png")):
-        console.print(f"Picture: {picture}")
+    console.print(f"Picture: {cell.folder(records[-1].provenance.config_hash) / 'picture.png'}")
     failed = [record for record in records if record.error]
     for record in failed:
         console.print(f"[red]{record.method} failed:[/red] {record.error}")

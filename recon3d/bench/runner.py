@@ -6,13 +6,13 @@ per-sample scores and picture. Killed at any time, the same command goes on from
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -108,6 +108,10 @@ class Cell:
         """File of the Record."""
         return result_path(self.results, self.data, self.preset, self.method, self.seed)
 
+    def folder(self, config_hash: str) -> Path:
+        """Folder of the run with this configuration."""
+        return self.runs / self.data / self.preset / f"{self.method}--seed{self.seed}-{config_hash[:8]}"
+
     def arguments(self) -> list[str]:
         """Arguments of LightningCLI: base < method < data < preset < command line."""
         files = [argument for path in self.files for argument in ("--config", str(path))]
@@ -138,6 +142,16 @@ class ReconCLI(LightningCLI):
 
 def _min_views(method: ReconstructionMethod) -> int:
     return method.min_views
+
+
+# Warnings of Lightning that say nothing to somebody who runs a cell.
+EXPECTED_WARNINGS = (
+    r".*LeafSpec.*",  # of its own code, to its authors
+    r".*exists and is not empty.*",  # a run that goes on has a folder
+    r".*smaller than the logging interval.*",  # short epochs; losses are logged at their end too
+    r".*this fit will run with no optimizer.*",  # MeanShape
+    r".*does not have many workers.*",  # memory maps need none
+)
 
 
 class TrainClock(Callback):
@@ -173,7 +187,9 @@ def run(cell: Cell, force: bool = False) -> Record:
         cell: what to run.
         force: run again, from the start, also what is finished.
     """
-    clock, folder = TrainClock(), cell.runs  # the folder is known once the configuration is resolved
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    clock = TrainClock()
     cli: ReconCLI | None = None
     digest = "0" * 64
     try:
@@ -183,7 +199,7 @@ def run(cell: Cell, force: bool = False) -> Record:
         if not force and is_finished(cell.record_path, digest):
             logger.info("%s is finished; FORCE=1 runs it again.", cell.record_path)
             return load(cell.record_path)
-        folder = cell.runs / cell.data / cell.preset / f"{cell.method}--seed{cell.seed}-{digest[:8]}"
+        folder = cell.folder(digest)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recon3d.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
         _send_logs_to(cli.trainer, folder)
@@ -236,7 +252,6 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
         error=None,
     )
     evaluator.samples.to_csv(folder / "samples.csv", index=False)
-    (folder / "measures.json").write_text(json.dumps({k: asdict(v) for k, v in record.measures.items()}, indent=2))
     comparison_picture(method, data.test_dataloader(), evaluator.samples).save(folder / "picture.png")
     return record
 

@@ -13,7 +13,7 @@ from recon3d.evaluation.convert import Conversion, NotAvailableError
 from recon3d.renderers.hard import render_hard
 from recon3d.structures import Camera, Reconstruction, ViewBatch
 
-PER_CATEGORY = 3  # samples of each category: the worst, the median and the best by voxel IoU
+RANKS = ("worst", "median", "best")
 TILE, LABEL = 128, 14  # pixels
 COLUMNS = ("input", "prediction", "prediction, side", "ground truth, side")
 
@@ -21,9 +21,9 @@ COLUMNS = ("input", "prediction", "prediction, side", "ground truth, side")
 def comparison_picture(
     method: LightningModule, loader: DataLoader[ViewBatch], samples: pd.DataFrame, score: str = "voxel_iou"
 ) -> Image.Image:
-    """Rows of input, prediction in the input view, prediction and true image from another side.
+    """A row for each category; in it the worst, the median and the best sample by score, not chosen by hand.
 
-    The rows are chosen by score, not by hand: the worst, the median and the best sample of each category.
+    Each sample is four tiles: the input, the prediction in the same view, prediction and true image from the side.
 
     Args:
         method: with `reconstruct(batch)`.
@@ -32,30 +32,36 @@ def comparison_picture(
         score: the column that ranks.
     """
     ranked = samples.sort_values([score, "sample_id"])
-    chosen: dict[str, float] = {}
-    for _, group in ranked.groupby("category", sort=True):
-        positions = sorted({0, len(group) // 2, len(group) - 1})[:PER_CATEGORY]
-        chosen |= {group.iloc[index]["sample_id"]: group.iloc[index][score] for index in positions}
-    rows: dict[str, list[Tensor]] = {}
+    # (row, rank) -> name and score; a category of one sample has it in all three places.
+    chosen: dict[tuple[int, int], tuple[str, float]] = {}
+    for row, (_, group) in enumerate(ranked.groupby("category", sort=True)):
+        for rank, position in enumerate((0, len(group) // 2, len(group) - 1)):
+            sample = group.iloc[position]
+            chosen[row, rank] = (str(sample["sample_id"]), float(sample[score]))
+    names = {name for name, _ in chosen.values()}
+    tiles: dict[str, list[Tensor]] = {}
     with torch.inference_mode():
         for batch in loader:
-            hits = [index for index, name in enumerate(batch.sample_id) if name in chosen]
-            if not hits:
-                continue
-            batch = _pick(batch, hits).to(method.device)
-            recon = method.reconstruct(batch)
-            for index, name in enumerate(batch.sample_id):
-                rows[name] = _row(recon, batch, index)
-    sheet = Image.new("RGB", (len(COLUMNS) * TILE, LABEL + len(chosen) * (TILE + LABEL)), "white")
+            hits = [index for index, name in enumerate(batch.sample_id) if name in names]
+            if hits:
+                picked = _pick(batch, hits).to(method.device)
+                recon = method.reconstruct(picked)
+                tiles |= {name: _row(recon, picked, index) for index, name in enumerate(picked.sample_id)}
+    strip = len(COLUMNS) * TILE
+    rows = 1 + max(row for row, _ in chosen)
+    sheet = Image.new("RGB", (len(RANKS) * strip, LABEL + rows * (TILE + LABEL)), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(COLUMNS):
-        draw.text((column * TILE + 3, 1), title, fill="black")
-    for line, (name, value) in enumerate(chosen.items()):
-        top = LABEL + line * (TILE + LABEL)
-        for column, tile in enumerate(rows[name]):
+    for (row, rank), (name, value) in chosen.items():
+        top, left = LABEL + row * (TILE + LABEL), rank * strip
+        for column, tile in enumerate(tiles[name]):
             pixels = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS), (column * TILE, top))
-        draw.text((3, top + TILE), f"{name}   {score} {value:.3f}", fill="black")
+            image = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS)
+            sheet.paste(image, (left + column * TILE, top))
+            if row == 0:
+                draw.text((left + column * TILE + 3, 1), COLUMNS[column], fill="black")
+        draw.text((left + 3, top + TILE), f"{RANKS[rank]}: {name}   {score} {value:.3f}", fill="black")
+    for rank in range(1, len(RANKS)):
+        draw.line([(rank * strip, 0), (rank * strip, sheet.height)], fill="lightgrey")
     return sheet
 
 
