@@ -59,5 +59,5 @@ def soft_silhouette_reference(face_xy: Tensor, image_size: int, sigma: float) ->
     pixels = pixel_centers(image_size, face_xy)
     images = [checkpoint(_silhouette, faces, pixels, sigma, use_reentrant=False) for faces in face_xy]
     if not images:
-        return face_xy.new_zeros(0, image_size, image_size)
+        return face_xy.new_zeros(0, image_size, image_size) + 0 * face_xy.sum()
     return torch.stack(images).reshape(-1, image_size, image_size)
