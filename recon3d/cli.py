@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _set_up_logging() -> None:
-    """Our messages to standard error; Lightning keeps its own handler but not its advertisements."""
+    """Our messages to standard error."""
     logger = logging.getLogger("recon3d")
     if not logger.handlers:
         handler = logging.StreamHandler()
@@ -48,8 +48,6 @@ def _set_up_logging() -> None:
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _parser() -> argparse.ArgumentParser:

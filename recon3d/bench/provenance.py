@@ -14,7 +14,8 @@ from recon3d.bench.record import Provenance
 from recon3d.kernels.dispatch import environment_backend
 
 LIBRARIES = ("recon3d", "torch", "lightning", "torchmetrics", "easypytorch3d", "numpy", "numba", "scipy", "trimesh")
-CODE = ("recon3d", "configs", "pyproject.toml")  # what decides a number; results and docs do not
+# What decides a number; results and docs do not. Paths from the top of the checkout, wherever git is called.
+CODE = (":(top)recon3d", ":(top)configs", ":(top)pyproject.toml")
 
 
 def provenance(config_hash: str, device: torch.device, root: Path) -> Provenance:

@@ -187,8 +187,7 @@ def run(cell: Cell, force: bool = False) -> Record:
         cell: what to run.
         force: run again, from the start, also what is finished.
     """
-    for message in EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message)
+    _quiet()
     clock = TrainClock()
     cli: ReconCLI | None = None
     digest = "0" * 64
@@ -209,6 +208,13 @@ def run(cell: Cell, force: bool = False) -> Record:
         record = _failed(cell, cli, error, digest)
     save(record, cell.record_path)
     return record
+
+
+def _quiet() -> None:
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch", "lightning.fabric"):  # their INFO is devices, seeds and advertisements
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, digest: str, force: bool) -> Record:
