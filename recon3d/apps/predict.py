@@ -1,0 +1,183 @@
+"""`recon3d predict`: photographs to mesh files and previews, with a trained method."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pytorch3d.renderer import TexturesVertex
+from pytorch3d.structures import Meshes
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from recon3d.apps.mesh_files import FORMATS, write_mesh
+from recon3d.apps.photo import Photo, read_photo
+from recon3d.apps.preview import preview
+from recon3d.evaluation.convert import Conversion, NotAvailableError
+from recon3d.methods.base import ReconstructionMethod
+from recon3d.methods.loading import load_method
+from recon3d.metrics.mesh_health import is_watertight
+from recon3d.structures import Reconstruction, ViewBatch
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SIZE = 64  # of methods that name none: all training sets of the suite have it by default
+
+
+class FailedMeshError(ValueError):
+    """The method ran, and its answer is no surface: empty, without area, or not finite."""
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The files written for one image."""
+
+    mesh: Path
+    preview: Path
+
+
+def main(images: Sequence[Path], checkpoint: Path, out: Path, format: str, masks: Sequence[Path] | None = None) -> int:
+    """Reconstruct every image; writes ``OUT/<stem>.<format>`` and the preview ``OUT/<stem>.png``, prints a table.
+
+    All inputs are read and checked before anything is computed or written. Every file appears whole or not at all. An
+    image for which the method gives no surface is listed as failed, and does not stop the others.
+
+    Args:
+        images: see `recon3d.apps.photo.read_photo`.
+        checkpoint: see `recon3d.methods.loading.load_method`.
+        out: folder; made if it is not there.
+        format: `glb`, `obj` or `ply`; their axes: `recon3d.apps.mesh_files`.
+        masks: one for each image, in their order, or None.
+
+    Returns:
+        Exit status: 0, or 1 if an image failed.
+
+    Raises:
+        FileNotFoundError: an image, a mask or the checkpoint is not there.
+        ValueError: an input that cannot be used; the message names the file and says what to do.
+    """
+    targets = _targets(images, masks, out, format)
+    method = load_method(checkpoint)
+    size = int(method.hparams.get("image_size", IMAGE_SIZE))
+    mask_of: Sequence[Path | None] = masks or [None] * len(images)
+    photos = [read_photo(image, size, mask) for image, mask in zip(images, mask_of, strict=True)]
+    for photo in photos:
+        _check_mask(method, photo)
+    console = Console()
+    table = Table("image", "file", "vertices", "faces", "watertight", "seconds", title=type(method).__name__)
+    failed = False
+    for photo, target in zip(track(photos, "Reconstructing", console=console, transient=True), targets, strict=True):
+        start = time.perf_counter()
+        try:
+            recon = predict(method, photo)
+        except FailedMeshError as error:
+            failed = True
+            table.add_row(str(photo.path), f"[red]failed: {error}[/red]", "", "", "", "")
+            continue
+        seconds = time.perf_counter() - start
+        _write(photo, recon, target)
+        assert recon.mesh is not None
+        verts, faces = recon.mesh.get_mesh_verts_faces(0)
+        watertight = "yes" if is_watertight(faces.numpy()) else "no"
+        table.add_row(str(photo.path), str(target.mesh), str(len(verts)), str(len(faces)), watertight, f"{seconds:.3f}")
+    console.print(table)
+    console.print(
+        "seconds: from the image in memory to the mesh. Peak memory of the process: "
+        f"{_peak_memory() / 2**20:,.0f} MiB. Previews are beside the meshes, as .png."
+    )
+    return int(failed)
+
+
+def predict(method: ReconstructionMethod, photo: Photo) -> Reconstruction:
+    """The method's answer for one photo, with a mesh whatever its representation (voxels: marching cubes).
+
+    Args:
+        method: on the CPU, in eval mode, as `load_method` gives it.
+        photo: at the method's image size.
+
+    Returns:
+        Reconstruction of one object: mesh in the object frame with its vertex colours if the method gives any, and the
+        predicted camera if there is one.
+
+    Raises:
+        FailedMeshError: the answer has no faces or no area, or is not finite.
+        ValueError: the method reads a mask and the photo has none, or the method gives points only.
+    """
+    _check_mask(method, photo)
+    mask = photo.mask if photo.mask is not None else torch.ones_like(photo.image[:1])
+    batch = ViewBatch(photo.image[None, None], mask[None, None], sample_id=(str(photo.path),), category=("",))
+    with torch.inference_mode():
+        # Not `reconstruct`, which may look at the category: nobody knows that of a photo.
+        recon = method(batch.inputs(method.in_channels))
+        try:
+            mesh = Conversion(recon, batch).mesh
+        except NotAvailableError as error:
+            raise ValueError(
+                f"{type(method).__name__} gives points only, and surfaces of points (Poisson) come with a later "
+                "version; take a method that gives meshes or voxels."
+            ) from error
+    if len(mesh.faces_list()[0]) == 0:
+        raise FailedMeshError(f"{type(method).__name__} gave no surface (empty, without area, or not finite)")
+    textures = recon.mesh.textures if recon.mesh is not None else None
+    if isinstance(textures, TexturesVertex):
+        mesh = Meshes(mesh.verts_list(), mesh.faces_list(), TexturesVertex(textures.verts_features_list()))
+    elif textures is not None:
+        logger.warning("%s: a %s cannot be written, the mesh has no colours.", photo.path, type(textures).__name__)
+    return Reconstruction(mesh=mesh, camera=recon.camera)
+
+
+def _targets(images: Sequence[Path], masks: Sequence[Path] | None, out: Path, format: str) -> list[_Targets]:
+    """Where every image goes; refuses what would be overwritten or lost."""
+    if format not in FORMATS:
+        raise ValueError(f"predict: expected one of the formats {', '.join(FORMATS)}, got {format!r}.")
+    if masks is not None and len(masks) != len(images):
+        raise ValueError(f"predict: {len(images)} images and {len(masks)} masks; give one mask for each, in order.")
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file; --out expects a folder.")
+    targets = [_Targets(out / f"{image.stem}.{format}", out / f"{image.stem}.png") for image in images]
+    inputs = {path.resolve() for path in (*images, *(masks or ()))}
+    owner: dict[str, Path] = {}
+    for image, target in zip(images, targets, strict=True):
+        for path in (target.mesh, target.preview):
+            if path.resolve() in inputs:
+                raise ValueError(f"{path} is an input and would be overwritten; choose another --out.")
+        # Without regard to case, as some file systems are.
+        if (other := owner.setdefault(image.stem.casefold(), image)) is not image:
+            raise ValueError(f"{other} and {image} would both become {target.mesh}; rename one of them.")
+    return targets
+
+
+def _check_mask(method: ReconstructionMethod, photo: Photo) -> None:
+    if method.in_channels == 4 and photo.mask is None:
+        raise ValueError(
+            f"{photo.path} has no mask, and {type(method).__name__} reads one. Give an RGBA image whose background is "
+            "transparent (a background remover makes one), or a mask file with --mask (white is the object)."
+        )
+
+
+def _write(photo: Photo, recon: Reconstruction, target: _Targets) -> None:
+    assert recon.mesh is not None
+    picture = preview(photo, recon)
+    verts, faces = recon.mesh.get_mesh_verts_faces(0)
+    textures = recon.mesh.textures
+    target.mesh.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.preview.with_name(f".{target.preview.name}.{os.getpid()}.part")
+    try:
+        picture.save(temporary, format="png")
+        write_mesh(target.mesh, verts, faces, textures.verts_features_list()[0] if textures is not None else None)
+        temporary.replace(target.preview)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _peak_memory() -> int:
+    """Bytes; Linux counts in KiB, macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
