@@ -40,10 +40,13 @@ def look_at_camera(
         Camera of leading shape (N,), N the broadcast length of the arguments (1 for four numbers).
 
     Raises:
-        ValueError: an elevation at a pole (the up direction is undefined), or a viewing angle outside (0, 90).
+        ValueError: a distance that is not positive, an elevation at a pole (the up direction is undefined), or a
+            viewing angle outside (0, 90).
     """
     values = [torch.as_tensor(value, dtype=torch.float32) for value in (distance, elevation, azimuth, viewing_angle)]
     distance_, elevation_, azimuth_, angle_ = torch.broadcast_tensors(*(value.reshape(-1) for value in values))
+    if bool((distance_ <= 0).any()):
+        raise ValueError(f"look_at_camera: distance must be positive, got {distance_.tolist()}.")
     if bool((elevation_.abs() >= 90).any()):
         raise ValueError(f"look_at_camera: elevation must lie in (-90, 90) degrees, got {elevation_.tolist()}.")
     if bool(((angle_ <= 0) | (angle_ >= 90)).any()):

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from recon3d.data.nmr_layout import write_split
+from recon3d.geometry.cameras import nmr_cameras
+from recon3d.geometry.sampling import sample_surface
+from recon3d.kernels.voxelize import voxelize
+from recon3d.renderers.hard import render_hard
+from recon3d.structures import Camera, ViewBatch
+
+TINY_SIZE = 32  # pixels of the views of `nmr_root`
+
+
+@pytest.fixture(scope="session")
+def nmr_root(tmp_path_factory) -> Path:
+    """A data set in the NMR layout: boxes as cars, tall cones as lamps; 2 objects a category and split, 32x32."""
+    root = tmp_path_factory.mktemp("nmr")
+    generator = torch.Generator().manual_seed(0)
+    cameras = nmr_cameras()
+    for category in ("car", "lamp"):
+        for number, split in enumerate(("train", "val", "test")):
+            images, voxels, points, normals = [], [], [], []
+            for item in range(2):
+                thickness = 0.3 + 0.05 * number + 0.1 * item
+                if category == "car":
+                    solid = trimesh.creation.box((1.0, thickness, 0.5))
+                else:
+                    solid = trimesh.creation.cone(thickness, 1.0, sections=12)
+                    solid.apply_transform(trimesh.transformations.rotation_matrix(-np.pi / 2, [1, 0, 0]))
+                    solid.apply_translation(-solid.bounds.mean(axis=0))
+                verts, faces = torch.tensor(solid.vertices).float(), torch.tensor(np.array(solid.faces))
+                seen = render_hard(verts.expand(len(cameras.T), -1, -1), faces, cameras, TINY_SIZE)
+                rgba = torch.cat([seen.image, seen.mask], dim=1)
+                images.append((rgba * 255).round().byte().numpy())
+                voxels.append(voxelize(verts, faces).numpy())
+                surface = sample_surface(verts, faces, 300, generator)
+                points.append(surface[0].float().numpy())
+                normals.append(surface[1].float().numpy())
+            write_split(root, category, split, ["a", "b"], images, voxels, points, normals)
+    return root
+
+
+@pytest.fixture(scope="session")
+def full_batch() -> Callable[..., ViewBatch]:
+    """Batches of ellipsoids with every field that a data set may have."""
+
+    def make(objects: int = 2, views: int = 2, size: int = 32, **changes: Any) -> ViewBatch:
+        generator = torch.Generator().manual_seed(7)
+        sphere = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
+        faces = torch.tensor(np.array(sphere.faces))
+        cameras = nmr_cameras()[::5][:views]
+        images, masks, points, normals, voxels = [], [], [], [], []
+        for index in range(objects):
+            axes = torch.tensor([1.0, 0.5, 0.3 + 0.1 * index])
+            verts = torch.tensor(sphere.vertices).float() * axes
+            colors = torch.rand(len(faces), 3, generator=generator)
+            seen = render_hard(verts.expand(views, -1, -1), faces, cameras, size, colors)
+            images.append(seen.image)
+            masks.append(seen.mask)
+            surface = sample_surface(verts, faces, 200, generator)
+            points.append(surface[0].float())
+            normals.append(surface[1].float())
+            voxels.append(voxelize(verts, faces))
+        keypoints = torch.cat([torch.rand(objects, views, 5, 2, generator=generator), torch.ones(objects, views, 5, 1)], -1)
+        fields: dict[str, Any] = {
+            "images": torch.stack(images),
+            "masks": torch.stack(masks),
+            "sample_id": tuple(f"egg/{index:04d}/v00" for index in range(objects)),
+            "category": ("egg",) * objects,
+            "cameras": Camera.cat([cameras[None]] * objects),
+            "points": torch.stack(points),
+            "normals": torch.stack(normals),
+            "voxels": torch.stack(voxels),
+            "keypoints": keypoints,
+            "parts": torch.rand(objects, views, 4, size, size, generator=generator).softmax(dim=2),
+        }
+        return ViewBatch(**fields | changes)
+
+    return make
