@@ -69,7 +69,9 @@ def full_batch() -> Callable[..., ViewBatch]:
             points.append(surface[0].float())
             normals.append(surface[1].float())
             voxels.append(voxelize(verts, faces))
-        keypoints = torch.cat([torch.rand(objects, views, 5, 2, generator=generator), torch.ones(objects, views, 5, 1)], -1)
+        keypoints = torch.cat(
+            [torch.rand(objects, views, 5, 2, generator=generator), torch.ones(objects, views, 5, 1)], -1
+        )
         fields: dict[str, Any] = {
             "images": torch.stack(images),
             "masks": torch.stack(masks),

@@ -236,7 +236,10 @@ def test_frames_are_rotations_except_that_of_nmr():
 def test_layout_of_120_views_is_five_elevations_of_24_azimuths():
     angles = look_at_parameters(nmr_cameras(120))
     torch.testing.assert_close(
-        angles["elevation"].reshape(5, 24), torch.tensor([-60.0, -30, 0, 30, 60])[:, None].expand(5, 24), atol=1e-3, rtol=0
+        angles["elevation"].reshape(5, 24),
+        torch.tensor([-60.0, -30, 0, 30, 60])[:, None].expand(5, 24),
+        atol=1e-3,
+        rtol=0,
     )
     turns = torch.deg2rad(angles["azimuth"].reshape(5, 24) + 15.0 * torch.arange(24))
     torch.testing.assert_close(turns.cos(), torch.ones(5, 24))
