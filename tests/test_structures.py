@@ -94,7 +94,7 @@ def test_inputs_are_object_by_object(full_batch):
         for view in range(2):
             assert torch.equal(seen[2 * item + view, :3], batch.images[item, view])
             assert torch.equal(seen[2 * item + view, 3:], batch.masks[item, view])
-    with pytest.raises(ValueError, match="3 .* or 4 .* channels, not 1"):
+    with pytest.raises(ValueError, match=r"3 .* or 4 .* channels, not 1"):
         batch.inputs(1)
 
 

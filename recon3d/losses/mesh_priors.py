@@ -40,9 +40,9 @@ class FlattenLoss(torch.nn.Module):
 
     Theta is pi where the faces continue each other in a plane. It is measured between the parts of ``v2 - v0`` and
     ``v3 - v0`` orthogonal to the edge v0 v1. As in the authors' code, `eps` stands inside every root and is added to
-    every denominator, because the weights of the paper were tuned with it. It biases small meshes: on the papers' sphere
-    the loss is 0.0312 at radius 1, but 0.0800 at radius 0.25. There it also depends, within 3 %, on which end of an edge
-    has the smaller index and so is v0; with the vertex numbers of the authors' template it is 0.0798.
+    every denominator, because the weights of the paper were tuned with it. It biases small meshes: on the papers'
+    sphere the loss is 0.0312 at radius 1, but 0.0800 at radius 0.25. There it also depends, within 3 %, on which end of
+    an edge has the smaller index and so is v0; with the vertex numbers of the authors' template it is 0.0798.
 
     Called with verts (B, V, 3), returns (B,).
     """
