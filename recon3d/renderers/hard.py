@@ -44,7 +44,7 @@ def gather_faces(values: Tensor, faces: Tensor) -> Tensor:
     faces = faces.expand(len(values), *faces.shape[-2:])
     b, f = faces.shape[:2]
     index = faces.clamp(min=0).reshape(b, 3 * f, 1).expand(-1, -1, values.shape[-1])
-    corners = values.gather(1, index).reshape(b, f, 3, -1)
+    corners = values.gather(1, index).reshape(b, f, 3, values.shape[-1])
     return corners.masked_fill((faces < 0).any(dim=-1)[..., None, None], 0.0)
 
 
@@ -74,7 +74,12 @@ def render_hard(
 
     Returns:
         HardRender at S x S, on the device of `verts`.
+
+    Raises:
+        ValueError: orthographic cameras, whose depth is not that of the perspective-correct z-buffer.
     """
+    if camera.orthographic:
+        raise ValueError("render_hard: expected perspective cameras, got orthographic ones.")
     with torch.no_grad():
         size = image_size * anti_alias
         view = verts @ camera.R + camera.T.unsqueeze(-2)

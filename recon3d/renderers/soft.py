@@ -12,7 +12,7 @@ from recon3d.structures import Camera
 def _face_verts(verts: Tensor, faces: Tensor, camera: Camera) -> tuple[Tensor, tuple[int, ...]]:
     """Projected corners (N, F, 3, 3) of verts (..., V, 3) in cameras (...), and the common leading shape (...)."""
     projected = project(camera, verts)
-    return projected.flatten(0, -3)[:, faces], tuple(projected.shape[:-2])
+    return projected.reshape(-1, *projected.shape[-2:])[:, faces], tuple(projected.shape[:-2])
 
 
 def render_soft_silhouette(
@@ -62,6 +62,6 @@ def render_soft_rgb(
         (..., 3, S, S).
     """
     corners, shape = _face_verts(verts, faces, camera)
-    colors = vert_colors.expand(*shape, *vert_colors.shape[-2:]).flatten(0, -3)[:, faces]
+    colors = vert_colors.expand(*shape, *vert_colors.shape[-2:]).reshape(-1, *vert_colors.shape[-2:])[:, faces]
     image = soft_rgb(corners, colors.contiguous(), image_size, sigma, gamma, backend=backend)
     return image.reshape(*shape, 3, image_size, image_size)
