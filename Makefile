@@ -20,7 +20,7 @@ setup: $(STAMP)  ## make .venv with the pinned set (about a minute; nothing is c
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[open-shapes]' --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[open-shapes,wandb]' --group dev
 	touch $(STAMP)
 
 lint: setup  ## ruff, mypy, import layers

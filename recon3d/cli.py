@@ -70,7 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--configs", type=Path, default=Path("configs"))
     bench.add_argument("--leaderboard", type=Path, default=Path("leaderboard"))
     bench.add_argument("--runs", type=Path, default=Path("runs"))
-    bench.epilog = "Further arguments go to LightningCLI, such as --trainer.max_epochs 2 or --model.init_args.lr 1e-3."
+    bench.epilog = (
+        "Further arguments go to LightningCLI, such as --trainer.max_epochs 2 or --model.init_args.lr 1e-3; the Record "
+        "of such a run goes below runs/results and not into the leaderboard."
+    )
     bench.set_defaults(run=_bench)
 
     board = commands.add_parser("leaderboard", help="render the pages of the leaderboard from its Records")
@@ -123,7 +126,8 @@ def _bench(options: argparse.Namespace) -> int:
         overrides=("--trainer.devices", options.devices, *options.overrides),
         loggers=("wandb",) if options.wandb else (),
         configs=options.configs,
-        results=options.leaderboard / "results",
+        # A run with other numbers than the configs is not evidence of the cell, so it stays out of the leaderboard.
+        results=(options.runs if options.overrides else options.leaderboard) / "results",
         runs=options.runs,
     )
     records = bench(cell, force=options.force)

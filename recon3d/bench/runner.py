@@ -206,6 +206,9 @@ def run(cell: Cell, force: bool = False) -> Record:
     except Exception as error:
         logger.exception("%s on %s failed.", cell.method, cell.data)
         record = _failed(cell, cli, error, digest)
+        if is_finished(cell.record_path, digest):
+            logger.error("%s of an earlier run is kept.", cell.record_path)
+            return record
     save(record, cell.record_path)
     return record
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from recon3d.bench import markdown, record, reported
+from recon3d.bench import kernel_table, markdown, record, reported
 from recon3d.bench.page import bold_table, by_category, cost, duration, first_line, page, results
 from recon3d.bench.ranking import Standing, standings
 from recon3d.bench.record import Record
@@ -65,6 +65,8 @@ def render_all(leaderboard: Path) -> dict[Path, str]:
     if readme.exists():
         try:
             text = markdown.update_markers(readme.read_text(encoding="utf-8"), MARKER, short(shown, leaderboard.name))
+            speeds = kernel_table.kernel_table(leaderboard.parent / "benchmarks" / "results")
+            text = markdown.update_markers(text, kernel_table.MARKER, speeds)
         except ValueError as error:
             raise ValueError(f"{readme}: {error}") from error
         pages[readme] = text

@@ -14,7 +14,9 @@ from recon3d.bench.record import Record
 Make = Callable[..., Record]
 Put = Callable[[Path, Record], Path]
 LEADERBOARD = Path(__file__).parents[2] / "leaderboard"
-README = "# x\n<!-- BEGIN leaderboard -->\n<!-- END leaderboard -->\nend\n"
+README = (
+    "# x\n<!-- BEGIN leaderboard -->\n<!-- END leaderboard -->\n<!-- BEGIN kernels -->\n<!-- END kernels -->\nend\n"
+)
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_pages_are_one_per_data_and_preset_without_smoke(folder: Path) -> None:
 def test_the_repository_readme_has_the_short_tables(folder: Path) -> None:
     text = table.render_all(folder)[folder.parent / "README.md"]
     assert text.startswith("# x\n<!-- BEGIN leaderboard -->\n`synthetic`, preset `quick`")
-    assert text.endswith("<!-- END leaderboard -->\nend\n")
+    assert text.endswith("<!-- END leaderboard -->\n<!-- BEGIN kernels -->\n\n<!-- END kernels -->\nend\n")
     assert "| method | supervision | voxel_iou ↑ [1] v1 | chamfer ↓ [x100] v1 | train time |" in text
     assert "| softras | cameras, masks | 0.500 | 5.00 | 6.0 min |" in text
     assert "(leaderboard/synthetic-quick.md)" in text
