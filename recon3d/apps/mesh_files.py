@@ -31,9 +31,9 @@ def object_to_gltf(points: Tensor) -> Tensor:
 def write_mesh(path: Path, verts: Tensor, faces: Tensor, vert_colors: Tensor | None = None) -> None:
     """Write one mesh; the suffix of the path chooses the format.
 
-    Vertices and faces keep their number and order. Colours are written with 8 bits: in GLB as linear values, which glTF
-    asks for (a viewer turns them back into sRGB), in OBJ and PLY as the sRGB values that they are. The file appears
-    whole or not at all.
+    Vertices and faces keep their number and order. Colours are written with 8 bits: in OBJ and PLY as the sRGB values
+    that they are, in GLB as the linear values that glTF asks for (a viewer turns them back; trimesh reads them into
+    ``visual.vertex_attributes["color"]``). The file appears whole or not at all.
 
     Args:
         path: ``*.glb``, ``*.obj`` or ``*.ply``, in a folder that is there.

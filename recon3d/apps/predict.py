@@ -15,6 +15,7 @@ import torch
 from pytorch3d.renderer import TexturesVertex
 from pytorch3d.structures import Meshes
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -72,7 +73,10 @@ def main(images: Sequence[Path], checkpoint: Path, out: Path, format: str, masks
     for photo in photos:
         _check_mask(method, photo)
     console = Console()
-    table = Table("image", "file", "vertices", "faces", "watertight", "seconds", title=type(method).__name__)
+    table = Table(title=type(method).__name__)
+    table.add_column("file", overflow="fold")
+    for title in ("vertices", "faces", "watertight", "seconds"):
+        table.add_column(title, justify="right")
     failed = False
     for photo, target in zip(track(photos, "Reconstructing", console=console, transient=True), targets, strict=True):
         start = time.perf_counter()
@@ -80,14 +84,14 @@ def main(images: Sequence[Path], checkpoint: Path, out: Path, format: str, masks
             recon = predict(method, photo)
         except FailedMeshError as error:
             failed = True
-            table.add_row(str(photo.path), f"[red]failed: {error}[/red]", "", "", "", "")
+            table.add_row(f"{escape(str(photo.path))}: [red]failed, {error}[/red]")
             continue
         seconds = time.perf_counter() - start
         _write(photo, recon, target)
         assert recon.mesh is not None
         verts, faces = recon.mesh.get_mesh_verts_faces(0)
         watertight = "yes" if is_watertight(faces.numpy()) else "no"
-        table.add_row(str(photo.path), str(target.mesh), str(len(verts)), str(len(faces)), watertight, f"{seconds:.3f}")
+        table.add_row(escape(str(target.mesh)), str(len(verts)), str(len(faces)), watertight, f"{seconds:.3f}")
     console.print(table)
     console.print(
         "seconds: from the image in memory to the mesh. Peak memory of the process: "
