@@ -116,3 +116,12 @@ def test_a_failing_disk_leaves_nothing(tmp_path: Path, mesh: Mesh, monkeypatch: 
     with pytest.raises(OSError, match="No space"):
         write_mesh(tmp_path / "egg.glb", *mesh)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_vertices_at_one_place_stay_apart(tmp_path: Path, kind: str) -> None:
+    verts = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 0], [-1, 0, 0]])
+    faces = torch.tensor([[0, 1, 2], [3, 4, 5]])
+    write_mesh(tmp_path / f"seam.{kind}", verts, faces)
+    back = read(tmp_path / f"seam.{kind}")
+    assert len(back.vertices) == 6 and np.array_equal(back.faces, faces.numpy())
