@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+import yaml
 
 from recon3d.data.nmr_layout import write_split
 from recon3d.geometry.cameras import nmr_cameras
@@ -17,6 +19,8 @@ from recon3d.renderers.hard import render_hard
 from recon3d.structures import Camera, ViewBatch
 
 TINY_SIZE = 32  # pixels of the views of `nmr_root`
+# Small networks for the tests; a method that is not here is tested with the sizes of its yaml.
+TINY_NETWORKS = {"softras": {"width": 4, "hidden": 16, "code": 8, "image_size": TINY_SIZE}}
 
 
 @pytest.fixture(scope="session")
@@ -87,3 +91,24 @@ def full_batch() -> Callable[..., ViewBatch]:
         return ViewBatch(**fields | changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_configs(tmp_path_factory, nmr_root) -> Path:
+    """The project's configs with a data set `tiny` (nmr_root) and a preset `tiny` (2 epochs of 3 small steps)."""
+    folder = tmp_path_factory.mktemp("tiny") / "configs"
+    shutil.copytree(Path(__file__).parents[1] / "configs", folder)
+    data = {"class_path": "recon3d.data.shapenet.ShapeNetDataModule", "init_args": {"root": str(nmr_root)}}
+    loader = {"batch_size": 4, "train_steps_per_epoch": 3, "test_views": 1, "val_views": 1}
+    texts: dict[str, Any] = {
+        "data/tiny": {"data": data},
+        "presets/tiny": {"trainer": {"max_epochs": 2, "accelerator": "cpu"}, "data": {"init_args": loader}},
+        "presets/tiny/mean_shape": yaml.safe_load((folder / "presets/smoke/mean_shape.yaml").read_text()),
+    }
+    for method, sizes in TINY_NETWORKS.items():
+        texts[f"presets/tiny/{method}"] = {"model": {"init_args": sizes}}
+    for name, content in texts.items():
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(content))
+    return folder
