@@ -11,7 +11,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
-from recon3d.kernels.soft_silhouette.numba_cpu import closest_edge, pixel_range
+from recon3d.kernels.soft_silhouette.numba_cpu import closest_edge, pixel_range, set_edges
 from recon3d.kernels.soft_silhouette.reference import CUTOFF, MIN_AREA
 from recon3d.kernels.zbuffer.numba_cpu import MIN_Z
 
@@ -29,11 +29,12 @@ def _clipped_weights(px, py, x0, y0, x1, y1, x2, y2, area):  # type: ignore[no-u
 def _forward_rows(verts, colors, size, sigma, gamma, near, far, row_from, row_to, peak, total, image):  # type: ignore[no-untyped-def]
     """Blend one image's faces into rows [row_from, row_to); peak, total, image start as the background's."""
     pad = math.sqrt(CUTOFF * sigma)
+    edges = np.empty((3, 8))
     for f in range(verts.shape[0]):
         x0, y0, z0 = np.float64(verts[f, 0, 0]), np.float64(verts[f, 0, 1]), np.float64(verts[f, 0, 2])
         x1, y1, z1 = np.float64(verts[f, 1, 0]), np.float64(verts[f, 1, 1]), np.float64(verts[f, 1, 2])
         x2, y2, z2 = np.float64(verts[f, 2, 0]), np.float64(verts[f, 2, 1]), np.float64(verts[f, 2, 2])
-        area = (x2 - x0) * (y1 - y0) - (y2 - y0) * (x1 - x0)
+        area = set_edges(verts[f], edges)
         if abs(area) <= MIN_AREA or z0 <= MIN_Z or z1 <= MIN_Z or z2 <= MIN_Z:
             continue
         top, bottom = pixel_range(min(y0, y1, y2), max(y0, y1, y2), pad, size, row_from, row_to)
@@ -42,7 +43,7 @@ def _forward_rows(verts, colors, size, sigma, gamma, near, far, row_from, row_to
             py = 1.0 - (2 * i + 1) / size
             for j in range(left, right):
                 px = 1.0 - (2 * j + 1) / size
-                d, _, _, _, _ = closest_edge(px, py, x0, y0, x1, y1, x2, y2, area)
+                d, _, _, _, _ = closest_edge(px, py, edges, pad)
                 logit = d / sigma
                 if logit <= -CUTOFF:
                     continue
@@ -73,6 +74,7 @@ def _backward_faces(  # type: ignore[no-untyped-def]
 ):
     """Gradients of faces [face_from, face_to) from `grad` = dL/d image (3,S,S)."""
     pad = math.sqrt(CUTOFF * sigma)
+    edges = np.empty((3, 8))
     w = np.empty(3)
     for f in range(face_from, face_to):
         grad_verts[f] = 0.0
@@ -80,7 +82,7 @@ def _backward_faces(  # type: ignore[no-untyped-def]
         x0, y0, z0 = np.float64(verts[f, 0, 0]), np.float64(verts[f, 0, 1]), np.float64(verts[f, 0, 2])
         x1, y1, z1 = np.float64(verts[f, 1, 0]), np.float64(verts[f, 1, 1]), np.float64(verts[f, 1, 2])
         x2, y2, z2 = np.float64(verts[f, 2, 0]), np.float64(verts[f, 2, 1]), np.float64(verts[f, 2, 2])
-        area = (x2 - x0) * (y1 - y0) - (y2 - y0) * (x1 - x0)
+        area = set_edges(verts[f], edges)
         if abs(area) <= MIN_AREA or z0 <= MIN_Z or z1 <= MIN_Z or z2 <= MIN_Z:
             continue
         top, bottom = pixel_range(min(y0, y1, y2), max(y0, y1, y2), pad, size, 0, size)
@@ -89,7 +91,7 @@ def _backward_faces(  # type: ignore[no-untyped-def]
             py = 1.0 - (2 * i + 1) / size
             for j in range(left, right):
                 px = 1.0 - (2 * j + 1) / size
-                d, edge, t, gx, gy = closest_edge(px, py, x0, y0, x1, y1, x2, y2, area)
+                d, edge, t, gx, gy = closest_edge(px, py, edges, pad)
                 logit = d / sigma
                 if logit <= -CUTOFF:
                     continue

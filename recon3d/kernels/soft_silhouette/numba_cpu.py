@@ -20,33 +20,59 @@ from torch import Tensor
 from recon3d.kernels.soft_silhouette.reference import CUTOFF, MIN_AREA
 
 
-@njit(cache=True, inline="always")
-def _segment(px, py, ax, ay, bx, by):  # type: ignore[no-untyped-def]
-    """Squared distance to segment a-b, and the closest point's parameter t and offset from the pixel."""
-    ux, uy = bx - ax, by - ay
-    # A triangle of non-zero area has no edge of zero length.
-    t = min(max(((px - ax) * ux + (py - ay) * uy) / (ux * ux + uy * uy), 0.0), 1.0)
-    gx, gy = ax + t * ux - px, ay + t * uy - py
-    return gx * gx + gy * gy, t, gx, gy
+@njit(cache=True)
+def set_edges(face, edges):  # type: ignore[no-untyped-def]
+    """Fill `edges` (3,8) with what does not depend on the pixel, and return twice the signed area of `face` (3,2+).
+
+    Row k: start (2), direction (2), 1 / squared length, and normal (2) and offset of its signed distance, positive
+    inside. Nothing is filled for a face of no area.
+    """
+    x0, y0 = np.float64(face[0, 0]), np.float64(face[0, 1])
+    x1, y1 = np.float64(face[1, 0]), np.float64(face[1, 1])
+    x2, y2 = np.float64(face[2, 0]), np.float64(face[2, 1])
+    area = (x2 - x0) * (y1 - y0) - (y2 - y0) * (x1 - x0)
+    if abs(area) <= MIN_AREA:
+        return area
+    side = 1.0 if area > 0.0 else -1.0
+    for k in range(3):
+        x, y = np.float64(face[k, 0]), np.float64(face[k, 1])
+        ux, uy = np.float64(face[(k + 1) % 3, 0]) - x, np.float64(face[(k + 1) % 3, 1]) - y
+        squared = ux * ux + uy * uy
+        nx, ny = side * uy / math.sqrt(squared), -side * ux / math.sqrt(squared)
+        edges[k, 0], edges[k, 1], edges[k, 2], edges[k, 3], edges[k, 4] = x, y, ux, uy, 1.0 / squared
+        edges[k, 5], edges[k, 6], edges[k, 7] = nx, ny, -(nx * x + ny * y)
+    return area
 
 
 @njit(cache=True, inline="always")
-def closest_edge(px, py, x0, y0, x1, y1, x2, y2, area):  # type: ignore[no-untyped-def]
-    """Signed squared distance to the boundary of a triangle (positive inside), edge 0..2, t, and offset gx, gy."""
-    d, t, gx, gy = _segment(px, py, x0, y0, x1, y1)
-    edge = 0
-    d1, t1, gx1, gy1 = _segment(px, py, x1, y1, x2, y2)
-    if d1 < d:
-        d, t, gx, gy, edge = d1, t1, gx1, gy1, 1
-    d2, t2, gx2, gy2 = _segment(px, py, x2, y2, x0, y0)
-    if d2 < d:
-        d, t, gx, gy, edge = d2, t2, gx2, gy2, 2
-    w0 = ((px - x1) * (y2 - y1) - (py - y1) * (x2 - x1)) * area
-    w1 = ((px - x2) * (y0 - y2) - (py - y2) * (x0 - x2)) * area
-    w2 = ((px - x0) * (y1 - y0) - (py - y0) * (x1 - x0)) * area
-    if not (w0 > 0.0 and w1 > 0.0 and w2 > 0.0):
-        d = -d
-    return d, edge, t, gx, gy
+def _along(edges, k, px, py):  # type: ignore[no-untyped-def]
+    """Parameter in [0, 1] of the point of edge k closest to the pixel."""
+    t = ((px - edges[k, 0]) * edges[k, 2] + (py - edges[k, 1]) * edges[k, 3]) * edges[k, 4]
+    return min(max(t, 0.0), 1.0)
+
+
+@njit(cache=True, inline="always")
+def closest_edge(px, py, edges, pad):  # type: ignore[no-untyped-def]
+    """Signed squared distance to the boundary of a triangle, edge 0..2, t on it, and offset gx, gy from the pixel.
+
+    Positive inside, negative outside; -inf where the pixel is further than `pad` outside the line of an edge.
+    """
+    s0 = edges[0, 5] * px + edges[0, 6] * py + edges[0, 7]
+    s1 = edges[1, 5] * px + edges[1, 6] * py + edges[1, 7]
+    s2 = edges[2, 5] * px + edges[2, 6] * py + edges[2, 7]
+    low = min(s0, s1, s2)
+    if low < -pad:
+        return -np.inf, 0, 0.0, 0.0, 0.0
+    if low > 0.0:  # inside, the nearest line is the nearest edge
+        edge = 0 if low == s0 else (1 if low == s1 else 2)
+        return low * low, edge, _along(edges, edge, px, py), -low * edges[edge, 5], -low * edges[edge, 6]
+    squared, edge, t, gx, gy = np.inf, 0, 0.0, 0.0, 0.0
+    for k in range(3):
+        tk = _along(edges, k, px, py)
+        dx, dy = edges[k, 0] + tk * edges[k, 2] - px, edges[k, 1] + tk * edges[k, 3] - py
+        if dx * dx + dy * dy < squared:
+            squared, edge, t, gx, gy = dx * dx + dy * dy, k, tk, dx, dy
+    return -squared, edge, t, gx, gy
 
 
 @njit(cache=True, inline="always")
@@ -67,22 +93,20 @@ def _forward_rows(faces, size, sigma, row_from, row_to, through):  # type: ignor
     """Multiply 1 - D of the faces (F,3,2) into rows [row_from, row_to) of `through` (S,S)."""
     through[row_from:row_to] = 1.0
     pad = math.sqrt(CUTOFF * sigma)
+    edges = np.empty((3, 8))
     for f in range(faces.shape[0]):
-        x0, y0 = np.float64(faces[f, 0, 0]), np.float64(faces[f, 0, 1])
-        x1, y1 = np.float64(faces[f, 1, 0]), np.float64(faces[f, 1, 1])
-        x2, y2 = np.float64(faces[f, 2, 0]), np.float64(faces[f, 2, 1])
-        area = (x2 - x0) * (y1 - y0) - (y2 - y0) * (x1 - x0)
-        if abs(area) <= MIN_AREA:
+        if abs(set_edges(faces[f], edges)) <= MIN_AREA:
             continue
-        top, bottom = pixel_range(min(y0, y1, y2), max(y0, y1, y2), pad, size, row_from, row_to)
-        left, right = pixel_range(min(x0, x1, x2), max(x0, x1, x2), pad, size, 0, size)
+        x, y = edges[:, 0], edges[:, 1]
+        top, bottom = pixel_range(min(y[0], y[1], y[2]), max(y[0], y[1], y[2]), pad, size, row_from, row_to)
+        left, right = pixel_range(min(x[0], x[1], x[2]), max(x[0], x[1], x[2]), pad, size, 0, size)
         for i in range(top, bottom):
             py = 1.0 - (2 * i + 1) / size
             for j in range(left, right):
                 if through[i, j] == 0.0:
                     continue
                 px = 1.0 - (2 * j + 1) / size
-                d, _, _, _, _ = closest_edge(px, py, x0, y0, x1, y1, x2, y2, area)
+                d, _, _, _, _ = closest_edge(px, py, edges, pad)
                 logit = d / sigma
                 if logit > -CUTOFF:
                     through[i, j] /= 1.0 + math.exp(min(logit, 700.0))
@@ -92,23 +116,21 @@ def _forward_rows(faces, size, sigma, row_from, row_to, through):  # type: ignor
 def _backward_faces(faces, size, sigma, face_from, face_to, weight, grad):  # type: ignore[no-untyped-def]
     """Gradient of faces [face_from, face_to); `weight` (S,S) is dL/dS times T."""
     pad = math.sqrt(CUTOFF * sigma)
+    edges = np.empty((3, 8))
     for f in range(face_from, face_to):
         grad[f] = 0.0
-        x0, y0 = np.float64(faces[f, 0, 0]), np.float64(faces[f, 0, 1])
-        x1, y1 = np.float64(faces[f, 1, 0]), np.float64(faces[f, 1, 1])
-        x2, y2 = np.float64(faces[f, 2, 0]), np.float64(faces[f, 2, 1])
-        area = (x2 - x0) * (y1 - y0) - (y2 - y0) * (x1 - x0)
-        if abs(area) <= MIN_AREA:
+        if abs(set_edges(faces[f], edges)) <= MIN_AREA:
             continue
-        top, bottom = pixel_range(min(y0, y1, y2), max(y0, y1, y2), pad, size, 0, size)
-        left, right = pixel_range(min(x0, x1, x2), max(x0, x1, x2), pad, size, 0, size)
+        x, y = edges[:, 0], edges[:, 1]
+        top, bottom = pixel_range(min(y[0], y[1], y[2]), max(y[0], y[1], y[2]), pad, size, 0, size)
+        left, right = pixel_range(min(x[0], x[1], x[2]), max(x[0], x[1], x[2]), pad, size, 0, size)
         for i in range(top, bottom):
             py = 1.0 - (2 * i + 1) / size
             for j in range(left, right):
                 if weight[i, j] == 0.0:
                     continue
                 px = 1.0 - (2 * j + 1) / size
-                d, edge, t, gx, gy = closest_edge(px, py, x0, y0, x1, y1, x2, y2, area)
+                d, edge, t, gx, gy = closest_edge(px, py, edges, pad)
                 logit = d / sigma
                 if logit <= -CUTOFF:
                     continue
