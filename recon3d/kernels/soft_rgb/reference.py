@@ -27,9 +27,8 @@ def _colors(
     weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-12)
     z = verts[..., 2]
     valid = (z > MIN_Z).all(dim=-1) & (area.abs() > MIN_AREA)
-    inverse_depth = (weights / torch.where(valid.unsqueeze(-1), z, torch.ones_like(z))).sum(dim=-1)
-    # Faces that are not drawn get a finite depth: an infinite one would turn their zero gradient into NaN.
-    depth = 1 / torch.where(valid, inverse_depth, torch.ones_like(inverse_depth))
+    # The depth of a face that is not valid may be infinite; its gradient ends in the ones.
+    depth = 1 / (weights / torch.where(valid.unsqueeze(-1), z, torch.ones_like(z))).sum(dim=-1)
     drawn = (logit > -CUTOFF) & valid & (depth >= near) & (depth <= far)
     score = (far - depth) / (far - near)
     peak = torch.where(drawn, score, -torch.inf).detach().amax(dim=-1, keepdim=True).clamp(min=eps)
