@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "bench":
+    if rest and options.run not in (_bench, _data_open_shapes):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     options.overrides = rest
     try:
