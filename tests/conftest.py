@@ -100,9 +100,10 @@ def tiny_configs(tmp_path_factory, nmr_root) -> Path:
     shutil.copytree(Path(__file__).parents[1] / "configs", folder)
     data = {"class_path": "recon3d.data.shapenet.ShapeNetDataModule", "init_args": {"root": str(nmr_root)}}
     loader = {"batch_size": 4, "train_steps_per_epoch": 3, "test_views": 1, "val_views": 1}
+    trainer = {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1}
     texts: dict[str, Any] = {
         "data/tiny": {"data": data},
-        "presets/tiny": {"trainer": {"max_epochs": 2, "accelerator": "cpu"}, "data": {"init_args": loader}},
+        "presets/tiny": {"trainer": trainer, "data": {"init_args": loader}},
         "presets/tiny/mean_shape": yaml.safe_load((folder / "presets/smoke/mean_shape.yaml").read_text()),
     }
     for method, sizes in TINY_NETWORKS.items():

@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning import LightningModule
+
+from recon3d.evaluation.convert import Conversion
+from recon3d.evaluation.picture import COLUMNS, LABEL, RANKS, TILE, comparison_picture
+from recon3d.renderers.hard import render_hard
+from recon3d.structures import Camera, Reconstruction, ViewBatch
+
+
+class Oracle(LightningModule):
+    """Answers with the true voxels, and notes whom it was asked about."""
+
+    def __init__(self, points_only: bool = False) -> None:
+        super().__init__()
+        self.points_only, self.asked = points_only, []
+
+    def reconstruct(self, batch: ViewBatch) -> Reconstruction:
+        self.asked += batch.sample_id
+        known = [TRUTH[name] for name in batch.sample_id]
+        if self.points_only:
+            return Reconstruction(points=torch.zeros(len(batch), 10, 3))
+        return Reconstruction(voxels=torch.stack(known))
+
+
+TRUTH: dict[str, torch.Tensor] = {}
+
+
+@pytest.fixture
+def loader(full_batch) -> list[ViewBatch]:
+    """Two batches of 3 ellipsoids, of two categories."""
+    batches = []
+    for number in range(2):
+        batch = full_batch(objects=3, views=2, size=48)
+        names = tuple(f"{'car' if number == 0 else 'lamp'}/{index}/v00" for index in range(3))
+        batches.append(replace(batch, sample_id=names, category=tuple(name.split("/")[0] for name in names)))
+        TRUTH.update(zip(names, batch.voxels, strict=True))
+    return batches
+
+
+def table(scores: dict[str, float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"sample_id": list(scores), "category": [name.split("/")[0] for name in scores], "voxel_iou": scores.values()}
+    )
+
+
+def tile(sheet: np.ndarray, row: int, rank: str, column: int) -> np.ndarray:
+    top, left = LABEL + row * (TILE + LABEL), (RANKS.index(rank) * len(COLUMNS) + column) * TILE
+    return sheet[top : top + TILE, left + 1 : left + TILE]  # without the line between the ranks
+
+
+def test_each_category_shows_its_worst_median_and_best(loader):
+    cars = {"car/0/v00": 0.9, "car/1/v00": 0.1, "car/2/v00": 0.5, "car/x/v00": 0.2, "car/y/v00": 0.2}
+    others = replace(loader[0], sample_id=("car/x/v00", "car/y/v00", "car/z/v00"))
+    TRUTH.update(zip(others.sample_id, others.voxels, strict=True))
+    method, batches = Oracle(), [*loader, others]
+    sheet = np.asarray(comparison_picture(method, batches, table(cars | {"lamp/2/v00": 0.3})))
+    # Of the five in order of score and name the third is y; the lamp is alone.
+    expected = {(0, "worst"): "car/1/v00", (0, "median"): "car/y/v00", (0, "best"): "car/0/v00"}
+    expected |= {(1, rank): "lamp/2/v00" for rank in RANKS}
+    assert sorted(method.asked) == sorted(set(expected.values()))
+    assert sheet.shape[:2] == (LABEL + 2 * (TILE + LABEL), len(RANKS) * len(COLUMNS) * TILE)
+    inputs = {name: index for index, name in enumerate(name for batch in batches for name in batch.sample_id)}
+    images = torch.cat([batch.images[:, 0] * batch.masks[:, 0] + 1 - batch.masks[:, 0] for batch in batches])
+    images = torch.nn.functional.interpolate(images, TILE, mode="bilinear").permute(0, 2, 3, 1).numpy()
+    for (row, rank), name in expected.items():
+        shown = tile(sheet, row, rank, 0) / 255
+        assert np.abs(shown - images[inputs[name], :, 1:]).mean() < 0.02
+
+
+def test_tiles_show_input_prediction_and_truth(loader):
+    sheet = np.asarray(comparison_picture(Oracle(), loader, table({"lamp/1/v00": 0.5})))
+    batch = loader[1]
+    with_white = batch.images * batch.masks + 1 - batch.masks
+    for column, view in ((0, 0), (3, 1)):
+        ours = tile(sheet, 0, "best", column).astype(float) / 255
+        true = torch.nn.functional.interpolate(with_white[1, view][None], TILE, mode="bilinear")[0].permute(1, 2, 0)
+        assert np.abs(ours - true.numpy()[:, 1:]).mean() < 0.02
+    mesh = Conversion(Reconstruction(voxels=batch.voxels), batch).mesh
+    for column, view in ((1, 0), (2, 1)):
+        shown = (tile(sheet, 0, "best", column) < 250).any(axis=2)
+        camera: Camera = batch.cameras[1, view : view + 1]
+        mask = (
+            render_hard(mesh.verts_list()[1][None], mesh.faces_list()[1], camera, TILE).mask[0, 0, :, 1:].numpy() > 0.5
+        )
+        assert (shown & mask).sum() / (shown | mask).sum() > 0.95
+
+
+def test_what_has_no_mesh_or_no_camera_leaves_blank_tiles(loader):
+    scores = table({"car/0/v00": 0.5})
+    for method, batches in (
+        (Oracle(points_only=True), loader),
+        (Oracle(), [replace(batch, cameras=None) for batch in loader]),
+    ):
+        sheet = np.asarray(comparison_picture(method, batches, scores))
+        assert (tile(sheet, 0, "best", 1) == 255).all() and (tile(sheet, 0, "best", 2) == 255).all()
+        assert (tile(sheet, 0, "best", 0) < 250).any()
