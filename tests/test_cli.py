@@ -29,7 +29,7 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def benched(monkeypatch) -> list[tuple[runner.Cell, bool]]:
-    """Cells that `recon3d bench` asks for, and whether by force; instead of running, they fail for the reason in ERROR."""
+    """Cells that `recon3d bench` asks for, and whether by force; they fail at once, for the reason in ERROR."""
     calls: list[tuple[runner.Cell, bool]] = []
 
     def noted(cell: runner.Cell, force: bool = False) -> list[Record]:
