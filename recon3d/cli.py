@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _bench(options: argparse.Namespace) -> int:
     from rich.console import Console
+    from rich.text import Text
 
     from recon3d.bench.record import load_all
     from recon3d.bench.runner import Cell, bench
@@ -137,7 +138,7 @@ def _bench(options: argparse.Namespace) -> int:
     console.print(f"Picture: {cell.folder(records[-1].provenance.config_hash) / 'picture.png'}")
     failed = [record for record in records if record.error]
     for record in failed:
-        console.print(f"[red]{record.method} failed:[/red] {record.error}")
+        console.print(Text(f"{record.method} failed: {record.error}", style="red"))
     return 1 if failed else 0
 
 

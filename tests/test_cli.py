@@ -127,7 +127,6 @@ def test_bench_of_an_unknown_method_names_the_known_ones(benched, tiny_configs, 
         cli.main(["--debug", "bench", "--method", "softrass", "--configs", str(tiny_configs)])
 
 
-@pytest.mark.xfail(strict=True, reason="rich reads the error as markup")
 def test_a_failed_run_gives_status_1_and_its_reason_in_full(benched, tiny_configs, tmp_path, capsys, monkeypatch):
     # Square brackets are markup to rich: they must neither vanish nor break.
     reason = "DataFileError: categories=[car, chair] in [/data/x] not found"

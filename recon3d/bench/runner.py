@@ -6,6 +6,7 @@ per-sample scores and picture. Killed at any time, the same command goes on from
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import resource
@@ -158,12 +159,13 @@ class TrainClock(Callback):
     """Seconds of training, over all sessions of a run: they travel in the checkpoint."""
 
     def __init__(self) -> None:
-        self.before, self.started = 0.0, time.perf_counter()
+        self.before = 0.0
+        self.started: float | None = None
 
     @property
     def seconds(self) -> float:
         """So far."""
-        return self.before + time.perf_counter() - self.started
+        return self.before + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
@@ -225,7 +227,13 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
     checkpoint = folder / CHECKPOINT
     if method.needs:
         # One file, rewritten after every epoch: Lightning writes beside it and renames.
-        keeper = ModelCheckpoint(folder, filename=checkpoint.stem, save_top_k=1, enable_version_counter=False)
+        keeper = ModelCheckpoint(
+            folder,
+            filename=checkpoint.stem,
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,  # else only after a validation, which may be rare
+        )
         trainer.callbacks += [clock, keeper]
         resume = str(checkpoint) if checkpoint.exists() and not force else None
         if resume:
@@ -362,13 +370,19 @@ def bench(cell: Cell, force: bool = False, baselines: Sequence[str] = BASELINES)
     """
     if "wandb" in cell.loggers and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")  # without a key wandb would ask for one
-    data_only = tuple(
-        argument
-        for option, value in zip(cell.overrides[::2], cell.overrides[1::2], strict=False)
-        if option.startswith("--data.")
-        for argument in (option, value)
-    )
+    data_only = tuple(_data_overrides(cell.overrides))
     records = [
         run(replace(cell, method=name, overrides=data_only, loggers=())) for name in baselines if name != cell.method
     ]
     return [*records, run(cell, force=force)]
+
+
+def _data_overrides(overrides: Sequence[str]) -> Iterator[str]:
+    """What the overrides say about the data, and not about the schedule of the method that is trained on it."""
+    arguments = iter(overrides)
+    for argument in arguments:
+        # Both `--option value` and `--option=value`.
+        pair = [argument] if "=" in argument else [argument, *itertools.islice(arguments, 1)]
+        name = argument.partition("=")[0]
+        if name.startswith("--data.") and not name.endswith((".train_steps_per_epoch", ".balanced", ".batch_size")):
+            yield from pair

@@ -50,10 +50,9 @@ class MeanShape(ReconstructionMethod):
         """Answer with what was seen so far."""
         self._fit()
 
-    def on_train_end(self) -> None:
-        """Fit to all that was seen, and let it go."""
+    def on_train_epoch_end(self) -> None:
+        """Fit to all that was seen, before the checkpoint is written."""
         self._fit()
-        self._seen = {}
 
     def _fit(self) -> None:
         """Average and choose the thresholds."""
