@@ -88,6 +88,25 @@ def test_flatten_without_eps_is_the_dihedral_angle(scale):
         assert loss.item() == pytest.approx(dihedral_sum(verts[0], faces), rel=1e-5)
 
 
+def test_flatten_has_eps_in_every_root_and_denominator():
+    """Edge by edge with the authors' constants, on slivers so small that each of them counts."""
+    verts, faces = wobbly()
+    verts = verts * torch.tensor([0.02, 0.02, 0.0005])
+    loss, eps = FlattenLoss(faces), 1e-6
+    total = 0.0
+    for quad in loss.quads.tolist():
+        v0, v1, *opposite = (verts[0, index].numpy() for index in quad)
+        a, parts = v1 - v0, []
+        for corner in opposite:
+            b = corner - v0
+            length = math.sqrt(a @ a + eps), math.sqrt(b @ b + eps)
+            cos = (a @ b) / (length[0] * length[1] + eps)
+            parts.append((b - a * (a @ b) / (a @ a + eps), length[1] * math.sqrt(1 - cos**2 + eps)))
+        (c, c_length), (d, d_length) = parts
+        total += ((c @ d) / (c_length * d_length + eps) + 1) ** 2
+    assert loss(verts).item() == pytest.approx(total, rel=1e-9)
+
+
 def test_flatten_of_a_plane_and_of_a_cube():
     grid = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij"), -1).reshape(-1, 2)
     flat = torch.cat([grid, torch.zeros(16, 1)], dim=1).double()
