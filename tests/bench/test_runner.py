@@ -96,17 +96,23 @@ def test_a_run_leaves_everything_behind_and_is_not_repeated(cell, sessions, capf
     before = this.record_path.read_bytes()
     assert runner.run(this) == record
     assert len(sessions) == 1 and this.record_path.read_bytes() == before
-    # What cannot change the result does not make another cell; what can, does.
-    assert runner.run(replace(this, overrides=("--trainer.log_every_n_steps", "2"))) == record
+
+
+@pytest.mark.slow
+def test_force_and_other_numbers_run_again_and_nothing_else(cell, sessions):
+    this = cell()
+    record = runner.run(this)
+    assert runner.run(replace(this, overrides=("--trainer.log_every_n_steps", "2"))) == record  # cannot change a result
     assert len(sessions) == 1
     again = runner.run(this, force=True)
     assert len(sessions) == 2 and sessions[1]["ckpt_path"] is None
-    assert scores(again) == scores(record)  # same seed, same bits
+    assert scores(again) == scores(record)
     changed = runner.run(replace(this, overrides=("--model.init_args.lr", "1e-3")))
     assert len(sessions) == 3
     assert changed.provenance.config_hash != record.provenance.config_hash and scores(changed) != scores(record)
 
 
+@pytest.mark.slow
 def test_the_seed_decides(cell):
     first = runner.run(cell())
     kept = weights(cell())
@@ -120,6 +126,7 @@ def test_the_seed_decides(cell):
     assert cell(seed=1).record_path != cell().record_path and cell().record_path.exists()
 
 
+@pytest.mark.slow
 def test_baselines_are_run_once_with_the_data_of_the_cell(cell, sessions):
     this = cell(overrides=("--data.init_args.limit_objects", "1", "--trainer.max_epochs", "1"))
     records = bench(this)
@@ -137,14 +144,12 @@ def test_baselines_are_run_once_with_the_data_of_the_cell(cell, sessions):
     assert [record.method for record in only] == ["mean_shape", "template"]
 
 
-def test_data_overrides_reach_the_baselines_in_either_form(cell):
-    this = cell(method="template", overrides=("--trainer.max_epochs=1", "--data.init_args.limit_objects=1"))
-    assert [record.measures["voxel_iou"].n for record in bench(this, baselines=("mean_shape",))] == [2, 2]
-
-
-def test_the_steps_of_the_method_do_not_break_its_baselines(cell):
-    this = cell(method="template", overrides=("--data.init_args.train_steps_per_epoch", "2"))
-    assert [record.error for record in bench(this, baselines=("mean_shape",))] == [None, None]
+def test_baselines_take_the_data_of_the_cell_but_not_the_schedule_of_its_method(cell):
+    options = ("--trainer.max_epochs=1", "--data.init_args.limit_objects=1")  # in either form
+    this = cell(method="template", overrides=(*options, "--data.init_args.train_steps_per_epoch", "2"))
+    records = bench(this, baselines=("mean_shape",))
+    assert [record.error for record in records] == [None, None]
+    assert [record.measures["voxel_iou"].n for record in records] == [2, 2]
 
 
 def test_a_wrong_data_root_is_recorded(cell, tmp_path):
@@ -156,12 +161,18 @@ def test_a_wrong_data_root_is_recorded(cell, tmp_path):
     assert (record.input, record.supervision) == ("RGB + mask", ("cameras", "masks"))
 
 
+def test_a_diverging_run_is_recorded(cell):
+    this = cell(overrides=("--model.init_args.lr", "1e30"))  # weights overflow within the first epoch
+    record = runner.run(this)
+    assert record.error is not None and "NaN" in record.error
+    assert load(this.record_path) == record
+
+
+@pytest.mark.slow
 def test_a_failed_run_is_tried_again(cell, sessions):
-    broken = runner.run(cell(overrides=("--model.init_args.lr", "1e30")))  # weights overflow within the first epoch
-    assert broken.error is not None and "NaN" in broken.error
-    assert load(cell().record_path).error == broken.error
-    runner.run(cell(overrides=("--model.init_args.lr", "1e30")))
-    assert len(sessions) == 2
+    for count in (1, 2):
+        assert runner.run(cell(overrides=("--model.init_args.lr", "1e30"))).error is not None
+        assert len(sessions) == count
     assert runner.run(cell()).error is None and load(cell().record_path).error is None
 
 
@@ -284,6 +295,7 @@ def test_a_killed_bench_goes_on_from_its_checkpoint_as_if_nothing_had_happened(c
     assert all(torch.equal(value, uninterrupted[name]) for name, value in weights(this).items())
 
 
+@pytest.mark.slow
 def test_every_epoch_ends_with_a_checkpoint(cell, monkeypatch):
     steps = []
     save = Trainer.save_checkpoint
