@@ -97,8 +97,9 @@ def _start_worker(module: str) -> ProcessPoolExecutor:
 def _prepare_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    torch.set_num_threads(1)
+    # In this order: numba starts its OpenMP threads here, which sets the number that torch reads from OpenMP as well.
     numba.set_num_threads(1)
+    torch.set_num_threads(1)
     # A worker waits on a pipe that it holds open itself, so it would outlive a killed parent for ever.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
