@@ -6,6 +6,7 @@ Imports are made inside the commands, so that `recon3d --help` and the tables do
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _set_up_logging()
     if arguments and arguments[0] in LIGHTNING_COMMANDS:
-        from recon3d.bench.runner import ReconCLI, own_arguments
+        from recon3d.bench.cell import ReconCLI, own_arguments
 
         with own_arguments():
             ReconCLI(args=arguments)
@@ -53,13 +54,16 @@ def _set_up_logging() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="recon3d",
+        allow_abbrev=False,
         description="Single-view 3D reconstruction: train, compare, use.",
         epilog="recon3d fit | validate | test: LightningCLI; recon3d fit --help lists every option.",
     )
     parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    bench = commands.add_parser("bench", help="run one cell of the benchmark: fit, test, Record, table")
+    bench = commands.add_parser(
+        "bench", help="run one cell of the benchmark: fit, test, Record, table", allow_abbrev=False
+    )
     bench.add_argument("--method", required=True, help="stem of configs/methods/<method>.yaml")
     bench.add_argument("--data", default="synthetic", help="stem of configs/data/<data>.yaml")
     bench.add_argument("--preset", default="quick", help="stem of configs/presets/<preset>.yaml")
@@ -72,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--runs", type=Path, default=Path("runs"))
     bench.epilog = (
         "Further arguments go to LightningCLI, such as --trainer.max_epochs 2 or --model.init_args.lr 1e-3; the Record "
-        "of such a run goes below runs/results and not into the leaderboard."
+        "of such a run goes below runs/with-<hash>/ and not into the leaderboard."
     )
     bench.set_defaults(run=_bench)
 
@@ -88,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--views", type=int, default=24, choices=(24, 120))
     render.add_argument("--image-size", type=int, default=64)
     render.add_argument("--categories", nargs="+")
+    render.add_argument("--scale", choices=("longest_side", "diagonal"), default="longest_side", help="what is 1")
+    render.add_argument("--points", type=int, default=10_000, help="surface samples of an object")
+    render.add_argument("--name", help="of the data set, in Records; default: the folder's")
     render.add_argument("--split-file", type=Path, help="CSV with id and split; found by itself in the source")
     render.add_argument("--workers", type=int)
     render.set_defaults(run=_data_render)
@@ -115,10 +122,17 @@ def _bench(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.text import Text
 
+    from recon3d.bench.cell import Cell
     from recon3d.bench.record import load_all
-    from recon3d.bench.runner import Cell, bench
+    from recon3d.bench.runner import bench
     from recon3d.bench.table import terminal_table
 
+    results = options.leaderboard / "results"
+    if options.overrides:
+        # A run with other numbers than the configs is not evidence of the cell, so it stays out of the leaderboard.
+        results = (
+            options.runs / f"with-{hashlib.sha256(' '.join(options.overrides).encode()).hexdigest()[:8]}" / "results"
+        )
     cell = Cell(
         method=options.method,
         data=options.data,
@@ -127,18 +141,19 @@ def _bench(options: argparse.Namespace) -> int:
         overrides=("--trainer.devices", options.devices, *options.overrides),
         loggers=("wandb",) if options.wandb else (),
         configs=options.configs,
-        # A run with other numbers than the configs is not evidence of the cell, so it stays out of the leaderboard.
-        results=(options.runs if options.overrides else options.leaderboard) / "results",
+        results=results,
         runs=options.runs,
     )
     records = bench(cell, force=options.force)
     console = Console()
     console.print(terminal_table(load_all(cell.results / cell.data / cell.preset)))
-    console.print(f"Record: {cell.record_path}")
-    console.print(f"Picture: {cell.folder(records[-1].provenance.config_hash) / 'picture.png'}")
+    console.print(f"Record: {cell.record_path}", soft_wrap=True)
+    if not records[-1].error:
+        picture = cell.folder(records[-1].provenance.config_hash) / "picture.png"
+        console.print(f"Picture: {picture}", soft_wrap=True)
     failed = [record for record in records if record.error]
     for record in failed:
-        console.print(Text(f"{record.method} failed: {record.error}", style="red"))
+        console.print(Text(f"{record.method} failed: {record.error}", style="red"), soft_wrap=True)
     return 1 if failed else 0
 
 
@@ -164,6 +179,9 @@ def _data_render(options: argparse.Namespace) -> int:
         image_size=options.image_size,
         categories=options.categories,
         split_file=options.split_file,
+        scale=options.scale,
+        n_points=options.points,
+        name=options.name,
         workers=options.workers,
     )
     logging.getLogger("recon3d").info("%s", report)

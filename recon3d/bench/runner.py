@@ -6,7 +6,6 @@ per-sample scores and picture. Killed at any time, the same command goes on from
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import resource
@@ -14,31 +13,19 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from recon3d.bench.cell import Cell, ReconCLI, data_overrides, own_arguments, resolved_hash
 from recon3d.bench.provenance import provenance
-from recon3d.bench.record import (
-    SCHEMA,
-    Cost,
-    Data,
-    Paper,
-    Record,
-    config_hash,
-    is_finished,
-    load,
-    result_path,
-    save,
-)
-from recon3d.data.base import ReconstructionDataModule
+from recon3d.bench.record import SCHEMA, Cost, Data, Paper, Record, is_finished, load, save
+from recon3d.bench.survival import TrainClock, replace_file
 from recon3d.evaluation.evaluator import Evaluator
 from recon3d.evaluation.picture import comparison_picture
 from recon3d.methods.base import ReconstructionMethod
@@ -49,141 +36,21 @@ logger = logging.getLogger(__name__)
 BASELINES = ("template", "mean_shape")  # scored beside every method: a number means little without its floor
 SPLIT = "test"
 CHECKPOINT = "last.ckpt"
-# What cannot change a result, or is a column of its own (the seed).
-NOT_HASHED = frozenset(
-    {
-        "config",
-        "seed_everything",
-        "ckpt_path",
-        *(f"data.init_args.{name}" for name in ("root", "meshes", "seed", "num_workers", "workers", "name")),
-        *(
-            f"trainer.{name}"
-            for name in (
-                "accelerator", "devices", "num_nodes", "strategy", "logger", "callbacks", "default_root_dir",
-                "enable_progress_bar", "enable_model_summary", "enable_checkpointing", "log_every_n_steps",
-            )
-        ),
-    }
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the benchmark, and where its files go.
-
-    Attributes:
-        method: stem of ``configs/methods/<method>.yaml``.
-        data: stem of ``configs/data/<data>.yaml``.
-        preset: stem of ``configs/presets/<preset>.yaml``.
-        seed: of weights and order.
-        overrides: further arguments of LightningCLI, such as ``--trainer.devices 2``.
-        loggers: stems of ``configs/logger/<name>.yaml``, besides the CSV log.
-        configs: folder of the configuration files.
-        results: folder of the Records.
-        runs: folder of the run folders.
-    """
-
-    method: str
-    data: str
-    preset: str
-    seed: int = 0
-    overrides: tuple[str, ...] = ()
-    loggers: tuple[str, ...] = ()
-    configs: Path = Path("configs")
-    results: Path = Path("leaderboard/results")
-    runs: Path = Path("runs")
-    files: tuple[Path, ...] = field(init=False, default=())
-
-    def __post_init__(self) -> None:
-        chain = [self.configs / "base.yaml"]
-        for kind, name in (("methods", self.method), ("data", self.data), ("presets", self.preset)):
-            chain.append(_config_file(self.configs / kind, name))
-        # A preset may hold numbers of one method: presets/quick/softras.yaml after presets/quick.yaml.
-        special = self.configs / "presets" / self.preset / f"{self.method}.yaml"
-        chain += [special] if special.is_file() else []
-        chain += [_config_file(self.configs / "logger", name) for name in self.loggers]
-        object.__setattr__(self, "files", tuple(chain))
-
-    @property
-    def record_path(self) -> Path:
-        """File of the Record."""
-        return result_path(self.results, self.data, self.preset, self.method, self.seed)
-
-    def folder(self, config_hash: str) -> Path:
-        """Folder of the run with this configuration."""
-        return self.runs / self.data / self.preset / f"{self.method}--seed{self.seed}-{config_hash[:8]}"
-
-    def arguments(self) -> list[str]:
-        """Arguments of LightningCLI: base < method < data < preset < command line."""
-        files = [argument for path in self.files for argument in ("--config", str(path))]
-        return [*files, "--seed_everything", str(self.seed), *self.overrides]
-
-
-class ReconCLI(LightningCLI):
-    """LightningCLI for methods and data sets of this project; `recon3d fit`, and what the runner builds a cell with."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        defaults: dict[str, Any] = {"callbacks": [Evaluator(), RichProgressBar()]} | kwargs.pop("trainer_defaults", {})
-        super().__init__(
-            ReconstructionMethod,
-            ReconstructionDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            trainer_defaults=defaults,
-            save_config_kwargs={"config_filename": "recon3d.yaml", "overwrite": True},
-            **kwargs,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Links: one seed for all, and as many views per object as the method trains on."""
-        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
-        parser.link_arguments("model", "data.init_args.train_views", compute_fn=_min_views, apply_on="instantiate")
-
-
-def _min_views(method: ReconstructionMethod) -> int:
-    return method.min_views
-
-
 # Warnings of Lightning that say nothing to somebody who runs a cell.
 EXPECTED_WARNINGS = (
     r".*LeafSpec.*",  # of its own code, to its authors
     r".*exists and is not empty.*",  # a run that goes on has a folder
-    r".*smaller than the logging interval.*",  # short epochs; losses are logged at their end too
+    r".*smaller than the logging interval.*",  # the mean shape's one epoch, which has no losses to log
     r".*this fit will run with no optimizer.*",  # MeanShape
     r".*does not have many workers.*",  # memory maps need none
 )
 
 
-class TrainClock(Callback):
-    """Seconds of training, over all sessions of a run: they travel in the checkpoint."""
-
-    def __init__(self) -> None:
-        self.before = 0.0
-        self.started: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """So far."""
-        return self.before + (0.0 if self.started is None else time.perf_counter() - self.started)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting."""
-        self.started = time.perf_counter()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.before = state_dict["seconds"]
-
-
 def run(cell: Cell, force: bool = False) -> Record:
     """Run one cell, or return its Record when it is finished with this configuration.
 
-    A failure of any kind is caught, and becomes a Record with `error`; Ctrl-C and a kill leave the run to be resumed.
+    A failure of any kind is caught, and becomes a Record with `error`, which never replaces that of a finished run.
+    Ctrl-C and a kill leave the run to be resumed.
 
     Args:
         cell: what to run.
@@ -196,23 +63,40 @@ def run(cell: Cell, force: bool = False) -> Record:
     try:
         with own_arguments():
             cli = ReconCLI(args=cell.arguments(), run=False, save_config_callback=None)
-        digest = config_hash(_plain(cli.config.as_dict()), NOT_HASHED)
-        if not force and is_finished(cell.record_path, digest):
+        digest = resolved_hash(cli)
+        folder = cell.folder(digest)
+        if not force and _is_done(cell, cli, digest):
             logger.info("%s is finished; FORCE=1 runs it again.", cell.record_path)
             return load(cell.record_path)
-        folder = cell.folder(digest)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recon3d.yaml").write_text(cli.parser.dump(cli.config, skip_none=False))
+        if cli.trainer.is_global_zero:
+            resolved = cli.parser.dump(cli.config, skip_none=False)
+            replace_file(folder / "recon3d.yaml", lambda path: path.write_text(resolved))
+            if force:  # else a kill of this run would go on from the weights of the last one
+                (folder / CHECKPOINT).unlink(missing_ok=True)
         _send_logs_to(cli.trainer, folder)
-        record = _fit_and_test(cell, cli, clock, folder, digest, force)
+        record = _fit_and_test(cell, cli, clock, folder, digest)
     except Exception as error:
         logger.exception("%s on %s failed.", cell.method, cell.data)
         record = _failed(cell, cli, error, digest)
-        if is_finished(cell.record_path, digest):
+        if cell.record_path.exists() and load(cell.record_path).error is None:
             logger.error("%s of an earlier run is kept.", cell.record_path)
             return record
-    save(record, cell.record_path)
+    if cli is None or cli.trainer.is_global_zero:
+        save(record, cell.record_path)
     return record
+
+
+def _is_done(cell: Cell, cli: ReconCLI, digest: str) -> bool:
+    """Whether there is a Record of this configuration and data, and the trained weights that it speaks of.
+
+    A clone has the Records of the repository and no weights: there a run trains, and gives the user what to predict
+    with.
+    """
+    if not is_finished(cell.record_path, digest) or not (cell.folder(digest) / CHECKPOINT).exists():
+        return False
+    cli.datamodule.prepare_data()
+    return load(cell.record_path).data.hash == cli.datamodule.data_hash()
 
 
 def _quiet() -> None:
@@ -222,11 +106,11 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, digest: str, force: bool) -> Record:
+def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, digest: str) -> Record:
     trainer, method, data = cli.trainer, cli.model, cli.datamodule
     checkpoint = folder / CHECKPOINT
     if method.needs:
-        # One file, rewritten after every epoch: Lightning writes beside it and renames.
+        # One file, rewritten after every epoch.
         keeper = ModelCheckpoint(
             folder,
             filename=checkpoint.stem,
@@ -235,7 +119,7 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
             save_on_train_epoch_end=True,  # else only after a validation, which may be rare
         )
         trainer.callbacks += [clock, keeper]
-        resume = str(checkpoint) if checkpoint.exists() and not force else None
+        resume = str(checkpoint) if checkpoint.exists() else None
         if resume:
             logger.info("Going on from %s.", checkpoint)
         trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -268,8 +152,14 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
         provenance=provenance(digest, device, cell.configs),
         error=None,
     )
-    evaluator.samples.to_csv(folder / "samples.csv", index=False)
-    comparison_picture(method, data.test_dataloader(), evaluator.samples).save(folder / "picture.png")
+    if trainer.is_global_zero:
+        samples = evaluator.samples
+        replace_file(folder / "samples.csv", lambda path: samples.to_csv(path, index=False))
+        if trainer.world_size > 1:  # this process's loader has its share only
+            mine = {name for batch in data.test_dataloader() for name in batch.sample_id}
+            samples = samples[samples["sample_id"].isin(mine)]
+        picture = comparison_picture(method, data.test_dataloader(), samples)
+        replace_file(folder / "picture.png", picture.save)
     return record
 
 
@@ -334,33 +224,8 @@ def _send_logs_to(trainer: Trainer, folder: Path) -> None:
         for name in ("_save_dir", "_root_dir"):
             if hasattr(log, name):
                 setattr(log, name, str(folder))
-
-
-def _plain(value: Any) -> Any:
-    """A configuration as plain JSON values: paths and the like become text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
-
-
-def _config_file(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
-        raise FileNotFoundError(f"There is no {path}; known names: {known}. Run from the repository's root.")
-    return path
-
-
-@contextmanager
-def own_arguments() -> Iterator[None]:
-    """LightningCLI warns when it is given arguments while sys.argv has some; here that is meant."""
-    kept, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        yield
-    finally:
-        sys.argv = kept
+        if hasattr(log, "_wandb_init"):
+            log._wandb_init["dir"] = str(folder)
 
 
 def bench(cell: Cell, force: bool = False, baselines: Sequence[str] = BASELINES) -> list[Record]:
@@ -370,19 +235,8 @@ def bench(cell: Cell, force: bool = False, baselines: Sequence[str] = BASELINES)
     """
     if "wandb" in cell.loggers and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")  # without a key wandb would ask for one
-    data_only = tuple(_data_overrides(cell.overrides))
+    data_only = tuple(data_overrides(cell.overrides))
     records = [
         run(replace(cell, method=name, overrides=data_only, loggers=())) for name in baselines if name != cell.method
     ]
     return [*records, run(cell, force=force)]
-
-
-def _data_overrides(overrides: Sequence[str]) -> Iterator[str]:
-    """What the overrides say about the data, and not about the schedule of the method that is trained on it."""
-    arguments = iter(overrides)
-    for argument in arguments:
-        # Both `--option value` and `--option=value`.
-        pair = [argument] if "=" in argument else [argument, *itertools.islice(arguments, 1)]
-        name = argument.partition("=")[0]
-        if name.startswith("--data.") and not name.endswith((".train_steps_per_epoch", ".balanced", ".batch_size")):
-            yield from pair

@@ -16,7 +16,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from recon3d.data.view_sampling import PlannedSampler, ViewIndex
+from recon3d.data.view_sampling import PlannedSampler, ViewIndex, world_size
 from recon3d.structures import ViewBatch
 
 DATA_VARIABLE = "RECON3D_DATA"
@@ -60,7 +60,7 @@ class ReconstructionDataModule(LightningDataModule, ABC):
 
     Args:
         name: of the data set, in Records and tables.
-        batch_size: objects in a batch of one process.
+        batch_size: objects in a batch, over all processes of a distributed run together.
         num_workers: processes that load data; 0 loads in the main process.
         seed: of the training order.
     """
@@ -73,6 +73,20 @@ class ReconstructionDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+
+    @property
+    def batch_size_each(self) -> int:
+        """Objects in a batch of one process.
+
+        Raises:
+            ValueError: `batch_size` cannot be shared evenly.
+        """
+        each, rest = divmod(self.batch_size, world_size())
+        if rest or not each:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be shared by {world_size()} processes; take a multiple."
+            )
+        return each
 
     @property
     @abstractmethod
@@ -98,8 +112,8 @@ class ReconstructionDataModule(LightningDataModule, ABC):
             context.set_forkserver_preload([type(dataset).__module__])
         return ResumableLoader(
             dataset,
-            self.batch_size,
-            sampler=PlannedSampler(plan, self.batch_size),
+            self.batch_size_each,
+            sampler=PlannedSampler(plan, self.batch_size_each),
             num_workers=self.num_workers,
             collate_fn=ViewBatch.collate,
             pin_memory=torch.cuda.is_available(),

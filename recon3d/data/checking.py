@@ -17,7 +17,7 @@ from rich.table import Table
 
 from recon3d.data.alignment import contact_sheet
 from recon3d.data.base import resolve_root
-from recon3d.data.description import fingerprint, read_description
+from recon3d.data.description import DESCRIPTION_FILE, fingerprint, read_description
 from recon3d.data.nmr_layout import SPLITS, SYNSETS, Inventory, open_split, scan
 from recon3d.data.npz import DataFileError, first_damaged_member
 from recon3d.data.split_checks import SplitReport, check_split, pictures
@@ -43,6 +43,28 @@ class Report:
         return not self.problems
 
 
+def locate(root_or_name: str | Path) -> Path:
+    """Folder of a data set: the folder given, the one of that name, or the one whose dataset.json has that name.
+
+    The last finds what data modules make, such as ``synthetic-<version>`` for `synthetic`.
+
+    Raises:
+        DataFileError: several folders have the name; give one of them.
+    """
+    folder = Path(root_or_name) if Path(root_or_name).is_dir() else resolve_root(None, str(root_or_name))
+    if any(folder.glob("*_images.npz")):
+        return folder
+    home = resolve_root(None, "")
+    named = [
+        path.parent
+        for path in sorted(home.glob(f"*/{DESCRIPTION_FILE}"))
+        if (description := read_description(path.parent)) is not None and description.name == str(root_or_name)
+    ]
+    if len(named) > 1:
+        raise DataFileError(f"{len(named)} data sets are named {root_or_name}: {', '.join(map(str, named))}. Give one.")
+    return named[0] if named else folder
+
+
 def check(root_or_name: str | Path) -> Report:
     """Examine a data set in the NMR layout.
 
@@ -53,9 +75,9 @@ def check(root_or_name: str | Path) -> Report:
         counts, ranges and fits per category and split, problems, warnings, contact sheet. A file that cannot be read
         is a problem in the report, not an exception.
     """
-    root = Path(root_or_name) if Path(root_or_name).is_dir() else resolve_root(None, str(root_or_name))
-    report = Report(root, root.name)
+    report = Report(Path(root_or_name), Path(root_or_name).name)
     try:
+        root = report.root = locate(root_or_name)
         inventory = scan(root)
         report.hash = fingerprint(inventory)
     except DataFileError as error:

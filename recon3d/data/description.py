@@ -1,6 +1,6 @@
 """dataset.json: what a folder in the NMR layout says about itself, and the hash of its content.
 
-Written after the last split by `rendering` and `synthetic`; read by `shapenet` (scale, hash for the Record) and
+Written after the last split by `building`; read by `shapenet` (scale, hash for the Record) and
 `checking`. The official files come without it.
 """
 
@@ -87,7 +87,7 @@ def read_description(root: Path) -> Description | None:
     try:
         description = Description(**json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError) as error:
-        raise DataFileError(f"{path}: expected the keys of nmr_layout.Description: {error}.") from error
+        raise DataFileError(f"{path}: expected the keys of dataset.json of this version: {error}.") from error
     if description.layout != "nmr":
         raise DataFileError(f"{path}: expected layout 'nmr', got {description.layout!r}.")
     return description

@@ -80,5 +80,5 @@ class MeshFolderDataModule(ShapeNetDataModule):
 
 def _how_to_get(name: str) -> str:
     if name == "open_shapes":
-        return f"Make the meshes with `recon3d data open-shapes --out ${DATA_VARIABLE}/open_shapes`."
+        return "Make the meshes with `recon3d data open-shapes`."
     return "Put them there as <category>/<id>/model.obj."

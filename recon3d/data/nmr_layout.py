@@ -1,4 +1,4 @@
-"""The NMR layout on disk: names, files, shapes. Written by `rendering` and `synthetic`, read by `shapenet`, `checking`.
+"""The NMR layout on disk: names, files, shapes. Written by `building`, read by `shapenet`, `checking`.
 
 One folder holds, per class and split (train, val, test), all indexed by object in the same order::
 

@@ -74,7 +74,8 @@ class ShapeNetDataset(Dataset[ViewBatch]):
         split, row = self.splits[group], position - int(self._starts[group])
         rgba = torch.from_numpy(self._array(split.images)[row, list(views)]).float() / 255  # (V,4,S,S)
         return ViewBatch(
-            images=rgba[None, :, :3],
+            # The official files have colours where nothing is; the background of a ViewBatch is black.
+            images=(rgba[:, :3] * (rgba[:, 3:] > 0))[None],
             masks=rgba[None, :, 3:],
             cameras=self.cameras[torch.tensor([views])],
             points=self._row(split.points, row, self.n_points),
@@ -105,7 +106,7 @@ class ShapeNetDataModule(ReconstructionDataModule):
         root: its folder; None looks at ``$RECON3D_DATA/<name>``, then ``./datasets/<name>``.
         name: of the data set, in Records and tables.
         categories: names, aliases or synset ids; None takes all that are there.
-        batch_size: objects in a batch of one process; 64 in both papers.
+        batch_size: objects in a batch, over all processes together; 64 in both papers.
         train_views: views of an object in a training batch; 2 in both papers.
         train_steps_per_epoch: batches that make an epoch; None gives as many draws as there are objects.
         test_views: input views of each object in the test, from 1 to the number of views; 24 in both papers.
@@ -213,7 +214,7 @@ class ShapeNetDataModule(ReconstructionDataModule):
             raise DataFileError(f"{self.root}: {empty} has no training objects; name the other categories.")
         plan: Callable[[int], list[ViewIndex]]
         if self.balanced:
-            in_step = self.batch_size * world
+            in_step = self.batch_size
             steps = self.train_steps_per_epoch or -(-len(dataset) // in_step)
             plan = partial(balanced_plan, length=steps * in_step)
         else:

@@ -1,6 +1,6 @@
 """Runs one function over many jobs in processes, such that a crash or a hang of one job costs that job alone.
 
-Used by `recon3d.data.rendering` for work on foreign files, which can exhaust the memory or never end. Each worker is a
+Used by `recon3d.data.building` for work on foreign files, which can exhaust the memory or never end. Each worker is a
 `ProcessPoolExecutor` of one process, so that a death is known to belong to the job that this process had.
 """
 

@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from lightning import LightningModule
 from PIL import Image, ImageDraw
+from pytorch3d.renderer import TexturesVertex
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -88,7 +89,16 @@ def _row(recon: Reconstruction, batch: ViewBatch, index: int) -> list[Tensor]:
         return [images[0], blank, blank, images[1]]
     verts, faces = mesh.verts_list()[index], mesh.faces_list()[index]
     both = Camera.cat([cameras[index, :1], cameras[index, -1:]])
-    render = render_hard(verts.expand(2, -1, -1), faces, both, TILE, anti_alias=2)
+    textures = recon.mesh.textures if recon.mesh is not None else None
+    colors = textures.verts_features_list()[index][faces] if isinstance(textures, TexturesVertex) else None
+    render = render_hard(
+        verts.expand(2, -1, -1),
+        faces,
+        both,
+        TILE,
+        colors.expand(2, -1, -1, -1) if colors is not None else None,
+        anti_alias=2,
+    )
     predicted = [_on_white(image, mask) for image, mask in zip(render.image, render.mask, strict=True)]
     return [images[0], predicted[0], predicted[1], images[1]]
 

@@ -85,7 +85,7 @@ def nmr_cameras(n_views: int = NMR_VIEWS) -> Camera:
     """The cameras of the NMR data set, leading shape (n_views,).
 
     24: elevation 30, azimuth -15 k. 120: elevations -60, -30, 0, 30, 60 in five blocks of those 24 azimuths (the
-    layout of the SoftRas demo data, ``specs``: its 120-view ablation).
+    layout of the SoftRas demo data; Liu et al. 2019, section 5.4).
 
     Raises:
         ValueError: n_views is neither 24 nor 120.

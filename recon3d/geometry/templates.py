@@ -61,7 +61,7 @@ def unique_edges(faces: Tensor) -> Tensor:
 
 
 def edge_opposite_verts(faces: Tensor) -> Tensor:
-    """The two triangles at each interior edge, for dihedral angles (flattening loss of SoftRas, eq. 7).
+    """The two triangles at each interior edge, for dihedral angles (flattening loss of SoftRas, eq. 5).
 
     Edges of one face (border) or of more than two (not manifold) have no dihedral angle and are left out.
 

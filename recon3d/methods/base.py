@@ -37,7 +37,8 @@ class ReconstructionMethod(LightningModule):
 
     Args:
         lr: learning rate of Adam.
-        schedule: `constant`; `step`: x 0.3 from 60 % of the steps; `cosine`: linear rise over 3 %, then cosine to 0.
+        schedule: `constant`; `step`: x 0.3 from 60 % of the steps; `cosine`: rises over 3 % of
+            the steps and falls to almost 0 over the rest, along half cosines.
     """
 
     paper: ClassVar[Paper | None] = None  # None: a baseline without one

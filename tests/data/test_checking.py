@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from recon3d.data.checking import check, main
+from recon3d.data.checking import check, locate, main
 from recon3d.data.description import DESCRIPTION_FILE, write_description
 from recon3d.data.nmr_layout import write_split
+from recon3d.data.npz import DataFileError
 
 IDS = ["a", "b"]
 
@@ -237,3 +239,19 @@ def test_exit_status_and_name(complete, monkeypatch, capsys):
     assert (complete / f"{complete.name}_contact_sheet.png").is_file()
     assert main("nowhere") == 1
     assert "no such folder" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_a_data_set_is_found_by_the_name_in_its_description(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECON3D_DATA", str(tmp_path))
+    folder = tmp_path / "mine-1-abc"
+    folder.mkdir()
+    (folder / "car_test_images.npz").touch()
+    fields = {"layout": "nmr", "n_views": 24, "image_size": 64, "scale": "longest_side", "source": "", "version": "1"}
+    description = {"name": "mine", "hash": "0", "categories": {}} | fields
+    (folder / "dataset.json").write_text(json.dumps(description))
+    (tmp_path / "mine").mkdir()  # raw meshes lie under the plain name
+    assert locate("mine") == folder
+    assert locate(folder) == folder
+    shutil.copytree(folder, tmp_path / "mine-2-def")
+    with pytest.raises(DataFileError, match=r"2 data sets are named mine: .*mine-1-abc, .*mine-2-def"):
+        locate("mine")

@@ -44,7 +44,7 @@ def test_meshes_are_rendered_on_first_use_and_then_not_needed(data):
 
 def test_nothing_there_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RECON3D_DATA", str(tmp_path))
-    with pytest.raises(DataFileError, match=r"recon3d data open-shapes --out \$RECON3D_DATA/open_shapes"):
+    with pytest.raises(DataFileError, match=r"recon3d data open-shapes"):
         MeshFolderDataModule(name="open_shapes").prepare_data()
     with pytest.raises(DataFileError, match=r"toys-nmr24 nor meshes in .*toys.*RECON3D_DATA"):
         MeshFolderDataModule(name="toys").prepare_data()

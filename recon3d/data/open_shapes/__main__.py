@@ -1,4 +1,4 @@
-"""Command line of the open_shapes build: `python -m recon3d.data.open_shapes --out DIR`."""
+"""Command line of the open_shapes build: `recon3d data open-shapes [--out DIR]`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from rich.progress import track
 from rich.table import Table
 
+from recon3d.data.base import resolve_root
 from recon3d.data.open_shapes.build import build_open_shapes
 from recon3d.data.open_shapes.catalogue import Model
 from recon3d.data.open_shapes.packages import PACKAGES
@@ -31,7 +32,12 @@ def main(argv: list[str] | None = None) -> int:
         prog="recon3d data open-shapes",
         description="Build open_shapes, openly licensed CAD meshes in ShapeNet's categories, from Debian packages.",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the set; a former build there is replaced")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=resolve_root(None, "open_shapes"),
+        help="folder of the set; a former build there is replaced (default: %(default)s)",
+    )
     parser.add_argument(
         "--packages",
         type=Path,

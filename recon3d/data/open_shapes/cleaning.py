@@ -111,7 +111,7 @@ def require_fast_simplification() -> ModuleType:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "expected the package fast-simplification, which reduces large meshes; it is not installed. "
-            "Run `pip install 'recon3d[open-shapes]'`"
+            "Run `pip install -e '.[open-shapes]'`"
         ) from error
     return fast_simplification
 

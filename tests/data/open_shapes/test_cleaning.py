@@ -118,5 +118,5 @@ def test_a_mesh_that_the_simplifier_cannot_reduce_is_refused(monkeypatch):
 
 def test_missing_simplifier_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_simplification", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'recon3d\[open-shapes\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '.\[open-shapes\]'"):
         cleaning.require_fast_simplification()

@@ -1,0 +1,64 @@
+"""What lets a run survive a kill: files that are whole or absent, and a clock that goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: a kill leaves the old file or the new one.
+
+    Lightning's own writes to the system's temporary folder, and moving from there to another file system is a copy.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save, flush to disk, rename."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        replace_file(Path(path), lambda temporary: _save_and_flush(checkpoint, temporary))
+
+
+def _save_and_flush(checkpoint: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a temporary file beside `path`, then rename it, so that no half written file can stay."""
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    write(temporary)
+    temporary.replace(path)
+
+
+class TrainClock(Callback):
+    """Seconds of training, over all sessions of a run: they travel in the checkpoint."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self.before + (0.0 if self.started is None else time.perf_counter() - self.started)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        self.started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.before = state_dict["seconds"]
