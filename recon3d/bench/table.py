@@ -149,6 +149,11 @@ def short(shown: Sequence[Standing], folder: str) -> str:
         times = [(duration(row.cost("train_s")), False) for row in standing.rows]
         lines = [[*(line[k] for k in keep), time] for line, time in zip(lines, times, strict=True)]
         header = [*(header[k] for k in keep), "train time"]
+        if standing.primary is not None:  # the papers' figure: every category counts the same
+            _, categories = by_category(standing, standing.primary)
+            header.insert(2, f"{standing.primary.name}, category mean")
+            for line, category in zip(lines, categories, strict=True):
+                line.insert(2, category[-2])
         link = f"[all measures, cost, provenance]({folder}/{_page_name(standing)})"
         parts += [f"`{name}`, preset `{preset}` ({link}):\n", bold_table(header, lines)]
     return "\n".join(parts)
