@@ -43,10 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _set_up_logging() -> None:
     """Our messages to standard error."""
     logger = logging.getLogger("recon3d")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+    handler = logging.StreamHandler()  # bound to the standard error of now; a second call of `main` may have another
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
