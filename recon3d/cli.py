@@ -45,7 +45,10 @@ def _set_up_logging() -> None:
     logger = logging.getLogger("recon3d")
     handler = logging.StreamHandler()  # bound to the standard error of now; a second call of `main` may have another
     handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.handlers = [handler]
+    handler.name = logger.name
+    for old in [one for one in logger.handlers if one.name == logger.name]:
+        logger.removeHandler(old)
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
 
