@@ -53,7 +53,12 @@ def main() -> None:
             }
             if not torch.equal(run["reference"](), run["numba"]()):
                 raise RuntimeError(f"{name}: the backends disagree; times of different results mean nothing.")
-            size = {"work": name, "meshes": len(verts) if verts.ndim == 3 else 1, "faces": len(faces), "solid": solid}
+            size = {
+                "work": f"{name}, {'solid' if solid else 'surface only'}",
+                "meshes": len(verts) if verts.ndim == 3 else 1,
+                "faces": len(faces),
+                "solid": solid,
+            }
             timings = {backend: measure(run[backend], 1, repeats) for backend, repeats in REPEATS.items()}
             for backend, timing in timings.items():
                 ratio = timings["reference"].cpu_s / timing.cpu_s
