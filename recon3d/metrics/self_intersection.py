@@ -51,7 +51,7 @@ def count_self_intersections(verts: ArrayLike, faces: ArrayLike) -> int:
 
 # Below, corners are rows of (3,3) arrays and everything else is scalars: temporary arrays would cost most of the time.
 @njit(cache=True)
-def _count(corners, normals, index, low, high, tolerance):  # type: ignore[no-untyped-def]
+def _count(corners, normals, index, low, high, tolerance):
     count = 0
     n = len(index)
     for i in range(n):
@@ -70,17 +70,17 @@ def _count(corners, normals, index, low, high, tolerance):  # type: ignore[no-un
 
 
 @njit(cache=True)
-def _dot(a, b):  # type: ignore[no-untyped-def]
+def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @njit(cache=True)
-def _cross(a, b):  # type: ignore[no-untyped-def]
+def _cross(a, b):
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
 @njit(cache=True)
-def _height(point, origin, normal, tolerance):  # type: ignore[no-untyped-def]
+def _height(point, origin, normal, tolerance):
     """Signed distance of a point to a plane, snapped to 0 within the tolerance."""
     distance = (
         (point[0] - origin[0]) * normal[0] + (point[1] - origin[1]) * normal[1] + (point[2] - origin[2]) * normal[2]
@@ -89,14 +89,14 @@ def _height(point, origin, normal, tolerance):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _one_sided(a, b, c):  # type: ignore[no-untyped-def]
+def _one_sided(a, b, c):
     """Whether three points lie on one side of the plane or touch it, and not all of them in it."""
     low, high = min(a, b, c), max(a, b, c)
     return (low >= 0.0 and high > 0.0) or (high <= 0.0 and low < 0.0)
 
 
 @njit(cache=True)
-def _intersect(p, q, normal_p, normal_q, tolerance):  # type: ignore[no-untyped-def]
+def _intersect(p, q, normal_p, normal_q, tolerance):
     p0 = _height(p[0], q[0], normal_q, tolerance)
     p1 = _height(p[1], q[0], normal_q, tolerance)
     p2 = _height(p[2], q[0], normal_q, tolerance)
@@ -116,7 +116,7 @@ def _intersect(p, q, normal_p, normal_q, tolerance):  # type: ignore[no-untyped-
 
 
 @njit(cache=True)
-def _interval(triangle, d0, d1, d2, line):  # type: ignore[no-untyped-def]
+def _interval(triangle, d0, d1, d2, line):
     """Where a triangle crosses the other's plane, as lowest and highest position along the common line."""
     t0, t1, t2 = _dot(triangle[0], line), _dot(triangle[1], line), _dot(triangle[2], line)
     low, high = np.inf, -np.inf
@@ -130,7 +130,7 @@ def _interval(triangle, d0, d1, d2, line):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _overlap_in_plane(p, q, normal, tolerance):  # type: ignore[no-untyped-def]
+def _overlap_in_plane(p, q, normal, tolerance):
     """Whether two coplanar triangles overlap: none of the in-plane normals of the six edges separates them."""
     for triangle in (p, q):
         for a in range(3):

@@ -17,7 +17,7 @@ from recon3d.kernels.zbuffer.numba_cpu import MIN_Z
 
 
 @njit(cache=True, inline="always")
-def _clipped_weights(px, py, x0, y0, x1, y1, x2, y2, area):  # type: ignore[no-untyped-def]
+def _clipped_weights(px, py, x0, y0, x1, y1, x2, y2, area):
     w0 = min(max(((px - x1) * (y2 - y1) - (py - y1) * (x2 - x1)) / area, 0.0), 1.0)
     w1 = min(max(((px - x2) * (y0 - y2) - (py - y2) * (x0 - x2)) / area, 0.0), 1.0)
     w2 = min(max(((px - x0) * (y1 - y0) - (py - y0) * (x1 - x0)) / area, 0.0), 1.0)
@@ -26,7 +26,7 @@ def _clipped_weights(px, py, x0, y0, x1, y1, x2, y2, area):  # type: ignore[no-u
 
 
 @njit(cache=True)
-def _forward_rows(verts, colors, size, sigma, gamma, near, far, row_from, row_to, peak, total, image):  # type: ignore[no-untyped-def]
+def _forward_rows(verts, colors, size, sigma, gamma, near, far, row_from, row_to, peak, total, image):
     """Blend one image's faces into rows [row_from, row_to); peak, total, image start as the background's."""
     pad = math.sqrt(CUTOFF * sigma)
     edges = np.empty((3, 8))
@@ -69,7 +69,7 @@ def _forward_rows(verts, colors, size, sigma, gamma, near, far, row_from, row_to
 
 
 @njit(cache=True)
-def _backward_faces(  # type: ignore[no-untyped-def]
+def _backward_faces(
     verts, colors, size, sigma, gamma, near, far, face_from, face_to, peak, total, image, grad, grad_verts, grad_colors
 ):
     """Gradients of faces [face_from, face_to) from `grad` = dL/d image (3,S,S)."""
@@ -125,7 +125,7 @@ def _backward_faces(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def _forward_parallel(verts, colors, size, sigma, gamma, near, far, bands, peak, total, image):  # type: ignore[no-untyped-def]
+def _forward_parallel(verts, colors, size, sigma, gamma, near, far, bands, peak, total, image):
     for task in prange(verts.shape[0] * bands):
         b, band = task // bands, task % bands
         first, last = band * size // bands, (band + 1) * size // bands
@@ -133,7 +133,7 @@ def _forward_parallel(verts, colors, size, sigma, gamma, near, far, bands, peak,
 
 
 @njit(cache=True, parallel=True)
-def _backward_parallel(  # type: ignore[no-untyped-def]
+def _backward_parallel(
     verts, colors, size, sigma, gamma, near, far, runs, peak, total, image, grad, grad_verts, grad_colors
 ):
     count = verts.shape[1]

@@ -21,7 +21,7 @@ from recon3d.kernels.soft_silhouette.reference import CUTOFF, MIN_AREA
 
 
 @njit(cache=True)
-def set_edges(face, edges):  # type: ignore[no-untyped-def]
+def set_edges(face, edges):
     """Fill `edges` (3,8) with what does not depend on the pixel, and return twice the signed area of `face` (3,2+).
 
     Row k: start (2), direction (2), 1 / squared length, and normal (2) and offset of its signed distance, positive
@@ -45,14 +45,14 @@ def set_edges(face, edges):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _along(edges, k, px, py):  # type: ignore[no-untyped-def]
+def _along(edges, k, px, py):
     """Parameter in [0, 1] of the point of edge k closest to the pixel."""
     t = ((px - edges[k, 0]) * edges[k, 2] + (py - edges[k, 1]) * edges[k, 3]) * edges[k, 4]
     return min(max(t, 0.0), 1.0)
 
 
 @njit(cache=True, inline="always")
-def closest_edge(px, py, edges, pad):  # type: ignore[no-untyped-def]
+def closest_edge(px, py, edges, pad):
     """Signed squared distance to the boundary of a triangle, edge 0..2, t on it, and offset gx, gy from the pixel.
 
     Positive inside, negative outside; -inf where the pixel is further than `pad` outside the line of an edge.
@@ -76,7 +76,7 @@ def closest_edge(px, py, edges, pad):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def pixel_range(low, high, pad, size, first, last):  # type: ignore[no-untyped-def]
+def pixel_range(low, high, pad, size, first, last):
     """Pixels of [first, last) whose centre 1 - (2i+1)/S lies in [low - pad, high + pad]: from, to (exclusive).
 
     Clamped before the cast, as coordinates far off screen do not fit an integer.
@@ -89,7 +89,7 @@ def pixel_range(low, high, pad, size, first, last):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True)
-def _forward_rows(faces, size, sigma, row_from, row_to, through):  # type: ignore[no-untyped-def]
+def _forward_rows(faces, size, sigma, row_from, row_to, through):
     """Multiply 1 - D of the faces (F,3,2) into rows [row_from, row_to) of `through` (S,S)."""
     through[row_from:row_to] = 1.0
     pad = math.sqrt(CUTOFF * sigma)
@@ -113,7 +113,7 @@ def _forward_rows(faces, size, sigma, row_from, row_to, through):  # type: ignor
 
 
 @njit(cache=True)
-def _backward_faces(faces, size, sigma, face_from, face_to, weight, grad):  # type: ignore[no-untyped-def]
+def _backward_faces(faces, size, sigma, face_from, face_to, weight, grad):
     """Gradient of faces [face_from, face_to); `weight` (S,S) is dL/dS times T."""
     pad = math.sqrt(CUTOFF * sigma)
     edges = np.empty((3, 8))
@@ -146,14 +146,14 @@ def _backward_faces(faces, size, sigma, face_from, face_to, weight, grad):  # ty
 
 
 @njit(cache=True, parallel=True)
-def _forward_parallel(faces, size, sigma, bands, through):  # type: ignore[no-untyped-def]
+def _forward_parallel(faces, size, sigma, bands, through):
     for task in prange(faces.shape[0] * bands):
         b, band = task // bands, task % bands
         _forward_rows(faces[b], size, sigma, band * size // bands, (band + 1) * size // bands, through[b])
 
 
 @njit(cache=True, parallel=True)
-def _backward_parallel(faces, size, sigma, runs, weight, grad):  # type: ignore[no-untyped-def]
+def _backward_parallel(faces, size, sigma, runs, weight, grad):
     count = faces.shape[1]
     for task in prange(faces.shape[0] * runs):
         b, run = task // runs, task % runs

@@ -21,18 +21,18 @@ def occupancy(grid_verts: Tensor, faces: Tensor, resolution: int, solid: bool) -
 
 
 @njit(cache=True, parallel=True)
-def _occupy_batch(occupied, verts, faces, solid):  # type: ignore[no-untyped-def]
+def _occupy_batch(occupied, verts, faces, solid):
     for mesh in prange(len(occupied)):
         _occupy(occupied[mesh], verts[mesh], faces[mesh], solid)
 
 
 @njit(cache=True)
-def _occupy_one(occupied, verts, faces, solid):  # type: ignore[no-untyped-def]
+def _occupy_one(occupied, verts, faces, solid):
     _occupy(occupied[0], verts[0], faces[0], solid)
 
 
 @njit(cache=True)
-def _occupy(occupied, verts, faces, solid):  # type: ignore[no-untyped-def]
+def _occupy(occupied, verts, faces, solid):
     side = len(occupied) + 2
     # One cell of padding on every side is the outside from which the flood starts.
     cells = np.full((side, side, side), OUTSIDE, dtype=np.uint8)
@@ -48,7 +48,7 @@ def _occupy(occupied, verts, faces, solid):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _mark_surface(cells, side, verts, faces):  # type: ignore[no-untyped-def]
+def _mark_surface(cells, side, verts, faces):
     resolution, plane = side - 2, side * side
     for face in range(len(faces)):
         i, j, k = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -71,7 +71,7 @@ def _mark_surface(cells, side, verts, faces):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _lattice_range(a, b, c, resolution):  # type: ignore[no-untyped-def]
+def _lattice_range(a, b, c, resolution):
     """First lattice point not below the smallest of a, b, c, and the first above the largest, within the grid."""
     # Clamped while still floats, so that coordinates far outside the grid cannot overflow an integer.
     first = min(max(np.ceil(min(a, b, c)), 0.0), float(resolution))
@@ -80,7 +80,7 @@ def _lattice_range(a, b, c, resolution):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, forceinline=True)  # a call with 18 arguments costs as much as a small face
-def _mark_crossings(  # type: ignore[no-untyped-def]
+def _mark_crossings(
     cells, ap, aq, ah, bp, bq, bh, cp, cq, ch, p0, p1, q0, q1, stride_p, stride_q, stride_h, resolution
 ):
     """Mark the cells around the points where lines along axis h, at integers (p, q), meet the face abc."""
@@ -103,7 +103,7 @@ def _mark_crossings(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _flood(cells):  # type: ignore[no-untyped-def]
+def _flood(cells):
     """Turn every empty cell that a path of empty face neighbours joins to the padding into OUTSIDE."""
     side = len(cells)
     # Most of the outside is in straight sight along an axis: whole rows at a time, which compiles to vector code.
@@ -119,13 +119,13 @@ def _flood(cells):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _spread(source, row):  # type: ignore[no-untyped-def]
+def _spread(source, row):
     for z in range(len(row)):
         row[z] |= source[z] & (row[z] << 1)  # EMPTY beside OUTSIDE becomes OUTSIDE, anything else stays
 
 
 @njit(cache=True)
-def _flood_pockets(cells, steps):  # type: ignore[no-untyped-def]
+def _flood_pockets(cells, steps):
     stack = np.empty(len(cells), dtype=np.int32)
     for seed in range(len(cells)):
         if cells[seed] != EMPTY:

@@ -16,7 +16,7 @@ SLACK = 1e-9  # in pixels: rounding must not take a centre that is exactly on an
 
 
 @njit(cache=True)
-def _raster_rows(verts, size, row_from, row_to, index, weights, depth):  # type: ignore[no-untyped-def]
+def _raster_rows(verts, size, row_from, row_to, index, weights, depth):
     """Draw the faces (F,3,3) of one image into rows [row_from, row_to)."""
     for i in range(row_from, row_to):
         for j in range(size):
@@ -60,7 +60,7 @@ def _raster_rows(verts, size, row_from, row_to, index, weights, depth):  # type:
 
 
 @njit(cache=True, parallel=True)
-def _raster_parallel(verts, size, bands, index, weights, depth):  # type: ignore[no-untyped-def]
+def _raster_parallel(verts, size, bands, index, weights, depth):
     for task in prange(verts.shape[0] * bands):
         b, band = task // bands, task % bands
         _raster_rows(verts[b], size, band * size // bands, (band + 1) * size // bands, index[b], weights[b], depth[b])
