@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from recon3d.kernels import soft_rgb, soft_silhouette, voxelize, zbuffer
+from recon3d.kernels import neural_rasterize, soft_rgb, soft_silhouette, voxelize, zbuffer
+from recon3d.kernels.neural_rasterize import BACKENDS as NEURAL_RASTERIZE
 from recon3d.kernels.soft_rgb import BACKENDS as SOFT_RGB
 from recon3d.kernels.soft_silhouette import BACKENDS as SOFT_SILHOUETTE
 from recon3d.kernels.voxelize import BACKENDS as VOXELIZE
@@ -11,7 +12,13 @@ from recon3d.kernels.zbuffer import BACKENDS as ZBUFFER
 
 def backends() -> dict[str, dict[str, list[str]]]:
     """Kernel -> device type -> backends in order of preference."""
-    tables = {soft_rgb: SOFT_RGB, soft_silhouette: SOFT_SILHOUETTE, voxelize: VOXELIZE, zbuffer: ZBUFFER}
+    tables = {
+        neural_rasterize: NEURAL_RASTERIZE,
+        soft_rgb: SOFT_RGB,
+        soft_silhouette: SOFT_SILHOUETTE,
+        voxelize: VOXELIZE,
+        zbuffer: ZBUFFER,
+    }
     return {
         operation.__name__: {
             device: [name for name, devices in table.items() if device in devices] for device in ("cpu", "cuda")

@@ -18,6 +18,7 @@ SLACK = 1e-9  # in pixels: rounding must not take a centre that is exactly on an
 @njit(cache=True)
 def _raster_rows(verts, size, row_from, row_to, index, weights, depth):
     """Draw the faces (F,3,3) of one image into rows [row_from, row_to)."""
+    nearest = np.full((row_to - row_from, size), np.inf)  # depths are compared in full precision
     for i in range(row_from, row_to):
         for j in range(size):
             index[i, j] = -1
@@ -51,7 +52,8 @@ def _raster_rows(verts, size, row_from, row_to, index, weights, depth):
                     continue
                 w0, w1, w2 = w0 / z0, w1 / z1, w2 / z2
                 z = 1.0 / (w0 + w1 + w2)
-                if z < depth[i, j]:
+                if z < nearest[i - row_from, j]:
+                    nearest[i - row_from, j] = z
                     depth[i, j] = z
                     index[i, j] = f
                     weights[i, j, 0] = w0 * z
@@ -71,8 +73,8 @@ def zbuffer_numba(face_verts: Tensor, image_size: int) -> tuple[Tensor, Tensor, 
     verts = face_verts.contiguous().numpy()
     b = len(verts)
     index = np.empty((b, image_size, image_size), np.int64)
-    weights = np.empty((b, image_size, image_size, 3), np.float64)
-    depth = np.empty((b, image_size, image_size), np.float64)
+    weights = np.empty((b, image_size, image_size, 3), verts.dtype)
+    depth = np.empty((b, image_size, image_size), verts.dtype)
     threads = numba.get_num_threads()
     # Few images are cut into bands of rows; each pixel belongs to one task, so the result does not depend on threads.
     bands = 1 if b >= threads else min(threads, image_size)
@@ -80,5 +82,4 @@ def zbuffer_numba(face_verts: Tensor, image_size: int) -> tuple[Tensor, Tensor, 
         _raster_rows(verts[0], image_size, 0, image_size, index[0], weights[0], depth[0])
     elif b:
         _raster_parallel(verts, image_size, bands, index, weights, depth)
-    dtype = face_verts.dtype
-    return torch.from_numpy(index), torch.from_numpy(weights).to(dtype), torch.from_numpy(depth).to(dtype)
+    return torch.from_numpy(index), torch.from_numpy(weights), torch.from_numpy(depth)

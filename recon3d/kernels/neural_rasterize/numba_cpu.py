@@ -1,0 +1,321 @@
+"""Textures and the edge gradient compiled for the CPU; the maths and the frame are those of `reference`.
+
+Every image, or run of faces of an image, is one task that alone writes its gradients, so the result is bit-equal for
+any number of threads. With the mask as the only channel, which is what silhouette losses need, a sweep outside passes
+only the pixels that can contribute, kept in a list for every line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+from recon3d.kernels.soft_silhouette.reference import MIN_AREA
+from recon3d.kernels.zbuffer.reference import MIN_Z
+
+FAST = {"reassoc", "contract", "nsz"}  # vectorised sums; the order is fixed when compiled, so bits are too
+
+
+@njit(cache=True)
+def _set_lines(index, channels, grad, owner, value, slope, listed, weight, first):
+    """One image to lines that sweeps pass contiguously: axis 0 columns from the bottom up, axis 1 rows from the left.
+
+    `owner` (2,S,S); `slope`, `value` (2,K,S,S). With one channel, instead of `value`, the list of empty pixels that
+    should be covered: their places `listed` (2,S,S), weights -slope, and `first` (2,S,S+1): how many lie before each
+    pixel.
+    """
+    size = index.shape[0]
+    for row in range(size):
+        up = size - 1 - row
+        for column in range(size):
+            face = index[row, column]
+            owner[0, column, up] = face
+            owner[1, up, column] = face
+    for k in range(channels.shape[0]):
+        for row in range(size):
+            up = size - 1 - row
+            for column in range(size):
+                slope[0, k, column, up] = grad[k, row, column]
+                slope[1, k, up, column] = grad[k, row, column]
+    if channels.shape[0] > 1:
+        for k in range(channels.shape[0]):
+            for row in range(size):
+                up = size - 1 - row
+                for column in range(size):
+                    value[0, k, column, up] = channels[k, row, column]
+                    value[1, k, up, column] = channels[k, row, column]
+        return
+    for axis in range(2):
+        for u in range(size):
+            count = 0
+            for q in range(size):
+                first[axis, u, q] = count
+                if owner[axis, u, q] < 0 and slope[axis, 0, u, q] < 0.0:
+                    listed[axis, u, count] = q
+                    weight[axis, u, count] = -slope[axis, 0, u, q]
+                    count += 1
+            first[axis, u, size] = count
+
+
+@njit(cache=True, fastmath=FAST, inline="always")
+def _listed_sums(listed, weight, begin, end, crossing, scale_a, scale_b, eps_a, eps_b):
+    """Sums of weight / distance over the listed pixels [begin, end), for both ends of an edge."""
+    sum_a, sum_b = 0.0, 0.0
+    for n in range(begin, end):
+        reach = listed[n] - crossing
+        sum_a += weight[n] / (scale_a * reach + eps_a)
+        sum_b += weight[n] / (scale_b * reach + eps_b)
+    return sum_a, sum_b
+
+
+@njit(cache=True, inline="always")
+def _shares_corner(verts, face, other, corner):
+    """Whether `face` has a corner exactly where corner `corner` of face `other` is."""
+    x, y, z = verts[other, corner]
+    for k in range(3):  # noqa: SIM110, numba compiles no generators
+        if verts[face, k, 0] == x and verts[face, k, 1] == y and verts[face, k, 2] == z:
+            return True
+    return False
+
+
+@njit(cache=True, inline="always")
+def _gain(value, slope, q, pixel, paper):
+    """What the loss gains where pixel q of a line (K,S) takes the value of `pixel`; at least 0."""
+    total = 0.0
+    for k in range(value.shape[0]):
+        change = (value[k, q] - value[k, pixel]) * slope[k, q]
+        total += max(change, 0.0) if paper else change
+    return max(total, 0.0)
+
+
+@njit(cache=True, inline="always")
+def _away(distance, eps):
+    return distance + eps if distance > 0.0 else distance - eps
+
+
+@njit(cache=True)
+def _faces_gradient(verts, begin, end, owner, value, slope, listed, weight, first, eps, paper, grad):
+    """Gradient (F,3,2) of the faces [begin, end) of one image; `verts` (F,3,3) in NDC."""
+    size = owner.shape[1]
+    only_mask = slope.shape[1] == 1
+    pixel = np.empty((3, 2))
+    for f in range(begin, end):
+        grad[f] = 0.0
+        if verts[f, 0, 2] <= MIN_Z or verts[f, 1, 2] <= MIN_Z or verts[f, 2, 2] <= MIN_Z:
+            continue
+        for k in range(3):
+            pixel[k, 0] = 0.5 * ((1.0 - verts[f, k, 0]) * size - 1.0)
+            pixel[k, 1] = 0.5 * ((1.0 + verts[f, k, 1]) * size - 1.0)
+        area = (pixel[1, 0] - pixel[0, 0]) * (pixel[2, 1] - pixel[0, 1])
+        area -= (pixel[1, 1] - pixel[0, 1]) * (pixel[2, 0] - pixel[0, 0])
+        if abs(area) * 4.0 / (size * size) <= MIN_AREA:
+            continue
+        turn = 1 if area > 0.0 else 2  # corners counter-clockwise
+        for edge in range(3):
+            a = (edge * turn) % 3
+            b, c = (a + turn) % 3, (a + 2 * turn) % 3
+            for axis in range(2):
+                ua, ub, uc = pixel[a, axis], pixel[b, axis], pixel[c, axis]
+                va, vb, vc = pixel[a, 1 - axis], pixel[b, 1 - axis], pixel[c, 1 - axis]
+                if ua == ub:
+                    continue
+                outward = -1 if (ua < ub) == (axis == 0) else 1
+                # Clamped before the cast: coordinates far off screen do not fit an integer.
+                from_line = math.ceil(min(max(min(ua, ub), 0.0), float(size)))
+                to_line = int(max(min(max(ua, ub), size - 1.0), -1.0))  # towards zero, as in the code
+                grad_a, grad_b = 0.0, 0.0
+                for u in range(from_line, to_line + 1):
+                    crossing = va + (vb - va) / (ub - ua) * (u - ua)
+                    if not -1.0 < crossing < size:
+                        continue
+                    i = math.floor(crossing) if outward > 0 else math.ceil(crossing)
+                    o = i + outward
+                    if i < 0 or i >= size or o < 0 or o >= size:
+                        continue
+                    near = owner[axis, u, i]
+                    if paper:
+                        far_a = near >= 0 and _shares_corner(
+                            verts, near, verts[f, a, 0], verts[f, a, 1], verts[f, a, 2]
+                        )
+                        far_b = near >= 0 and _shares_corner(
+                            verts, near, verts[f, b, 0], verts[f, b, 1], verts[f, b, 2]
+                        )
+                        inner_a, inner_b = far_a, far_b
+                    else:
+                        far_a = far_b = near == f
+                        inner_a = inner_b = True
+                    far_a, inner_a = far_a and ub != u, inner_a and ub != u
+                    far_b, inner_b = far_b and ua != u, inner_b and ua != u
+                    # NDC distance of an end for each pixel that the crossing moves.
+                    scale_a = (ub - ua) / (ub - u) * 2.0 / size if ub != u else 1.0
+                    scale_b = (ub - ua) / (u - ua) * 2.0 / size if ua != u else 1.0
+
+                    if far_a or far_b:
+                        sum_a, sum_b = 0.0, 0.0
+                        if only_mask:
+                            head = first[axis, u, o] if outward > 0 else 0
+                            tail = first[axis, u, size] if outward > 0 else first[axis, u, o + 1]
+                            eps_a = eps if scale_a * outward > 0.0 else -eps
+                            eps_b = eps if scale_b * outward > 0.0 else -eps
+                            sum_a, sum_b = _listed_sums(
+                                listed[axis, u], weight[axis, u], head, tail, crossing, scale_a, scale_b, eps_a, eps_b
+                            )
+                        else:
+                            q = o
+                            while 0 <= q < size:
+                                gain = _gain(value[axis, :, u], slope[axis, :, u], q, i, paper)
+                                if gain > 0.0:
+                                    sum_a += gain / _away(scale_a * (q - crossing), eps)
+                                    sum_b += gain / _away(scale_b * (q - crossing), eps)
+                                q += outward
+                        grad_a -= sum_a if far_a else 0.0
+                        grad_b -= sum_b if far_b else 0.0
+
+                    if (inner_a or inner_b) and not (only_mask and owner[axis, u, o] >= 0):
+                        # The opposite edge, between c and the end on the other side of this line.
+                        ue, ve = (ua, va) if (u - ua) * (u - uc) < 0.0 else (ub, vb)
+                        opposite = vc if ue == uc else ve + (vc - ve) / (uc - ue) * (u - ue)
+                        opposite = min(max(opposite, -1.0), float(size))
+                        limit = math.ceil(opposite) if outward > 0 else math.floor(opposite)
+                        for q in range(max(min(i, limit), 0), min(max(i, limit), size - 1) + 1):
+                            if owner[axis, u, q] != f:
+                                continue
+                            if only_mask:  # q is covered, o is not
+                                gain = np.float64(slope[axis, 0, u, q])
+                            else:
+                                gain = _gain(value[axis, :, u], slope[axis, :, u], q, o, paper)
+                            if gain > 0.0:
+                                if inner_a:
+                                    grad_a -= gain / _away(scale_a * (q - crossing), eps)
+                                if inner_b:
+                                    grad_b -= gain / _away(scale_b * (q - crossing), eps)
+                side = 1.0 if axis == 0 else -1.0  # NDC +x is left
+                grad[f, a, 1 - axis] += side * grad_a
+                grad[f, b, 1 - axis] += side * grad_b
+
+
+@njit(cache=True, parallel=True)
+def _edge_gradient_parallel(verts, index, channels, grad, runs, eps, paper, result):
+    size, k, faces = index.shape[1], channels.shape[1], verts.shape[1]
+    lines = size if k == 1 else 0  # that have a list
+    for task in prange(len(index) * runs):
+        b, run = task // runs, task % runs
+        owner = np.empty((2, size, size), np.int32)
+        value = np.empty((2, k if k > 1 else 0, size, size), channels.dtype)
+        slope = np.empty((2, k, size, size), channels.dtype)
+        listed = np.empty((2, lines, lines), np.float64)
+        weight = np.empty((2, lines, lines), np.float64)
+        first = np.empty((2, lines, size + 1), np.int32)
+        _set_lines(index[b], channels[b], grad[b], owner, value, slope, listed, weight, first)
+        begin, end = run * faces // runs, (run + 1) * faces // runs
+        _faces_gradient(verts[b], begin, end, owner, value, slope, listed, weight, first, eps, paper, result[b])
+
+
+def edge_gradient(face_verts: Tensor, index: Tensor, channels: Tensor, grad: Tensor, eps: float, paper: bool) -> Tensor:
+    """See `recon3d.kernels.neural_rasterize.reference.edge_gradient`."""
+    result = np.empty((*face_verts.shape[:3], 2), np.float64)
+    if result.size:
+        threads = numba.get_num_threads()
+        runs = 1 if len(result) >= threads else threads
+        _edge_gradient_parallel(
+            face_verts.double().contiguous().numpy(),
+            index.numpy(),
+            channels.contiguous().numpy(),
+            grad.contiguous().numpy(),
+            runs,
+            float(eps),
+            paper,
+            result,
+        )
+    return torch.from_numpy(result)
+
+
+@njit(cache=True, inline="always")
+def _set_texel(weights, size, eps, cell, part):
+    """Fill the lowest texel `cell` (3,) of a sample, and how far it is from there, `part` (3,)."""
+    for axis in range(3):
+        coordinate = min(max(np.float64(weights[axis]) * (size - 1), 0.0), size - 1 - eps)
+        cell[axis] = int(coordinate)
+        part[axis] = coordinate - cell[axis]
+
+
+@njit(cache=True, parallel=True)
+def _sample_parallel(textures, index, weights, eps, image):
+    size, side = index.shape[1], textures.shape[2]
+    for task in prange(len(index) * size):
+        b, row = task // size, task % size
+        cell, part = np.empty(3, np.int64), np.empty(3)
+        for column in range(size):
+            f = index[b, row, column]
+            if f < 0:
+                image[b, :, row, column] = 0.0
+                continue
+            _set_texel(weights[b, row, column], side, eps, cell, part)
+            red, green, blue = 0.0, 0.0, 0.0
+            for corner in range(8):
+                i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
+                share = (part[0] if i else 1 - part[0]) * (part[1] if j else 1 - part[1])
+                share *= part[2] if k else 1 - part[2]
+                texel = textures[b, f, cell[0] + i, cell[1] + j, cell[2] + k]
+                red += share * texel[0]
+                green += share * texel[1]
+                blue += share * texel[2]
+            image[b, 0, row, column] = red
+            image[b, 1, row, column] = green
+            image[b, 2, row, column] = blue
+
+
+@njit(cache=True, parallel=True)
+def _sample_backward_parallel(grad, index, weights, eps, result):
+    size, side = index.shape[1], result.shape[2]
+    for b in prange(len(index)):
+        cell, part = np.empty(3, np.int64), np.empty(3)
+        result[b] = 0.0
+        for row in range(size):
+            for column in range(size):
+                f = index[b, row, column]
+                if f < 0:
+                    continue
+                _set_texel(weights[b, row, column], side, eps, cell, part)
+                for corner in range(8):
+                    i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
+                    share = (part[0] if i else 1 - part[0]) * (part[1] if j else 1 - part[1])
+                    share *= part[2] if k else 1 - part[2]
+                    texel = result[b, f, cell[0] + i, cell[1] + j, cell[2] + k]
+                    for channel in range(3):
+                        texel[channel] += share * grad[b, channel, row, column]
+
+
+class _SampleTextures(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, textures: Tensor, index: Tensor, weights: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(index, weights)
+        ctx.shape, ctx.eps = textures.shape, eps
+        image = textures.new_empty(len(index), 3, *index.shape[1:])
+        if image.numel():
+            _sample_parallel(
+                textures.detach().contiguous().numpy(), index.numpy(), weights.contiguous().numpy(), eps, image.numpy()
+            )
+        return image
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        index, weights = ctx.saved_tensors
+        result = grad.new_zeros(ctx.shape)
+        if result.numel():
+            _sample_backward_parallel(
+                grad.contiguous().numpy(), index.numpy(), weights.contiguous().numpy(), ctx.eps, result.numpy()
+            )
+        return result, None, None, None
+
+
+def sample_textures(textures: Tensor, index: Tensor, weights: Tensor, eps: float) -> Tensor:
+    """See `recon3d.kernels.neural_rasterize.reference.sample_textures`."""
+    return _SampleTextures.apply(textures, index, weights, float(eps))
