@@ -140,12 +140,8 @@ def _faces_gradient(verts, begin, end, owner, value, slope, listed, weight, firs
                         continue
                     near = owner[axis, u, i]
                     if paper:
-                        far_a = near >= 0 and _shares_corner(
-                            verts, near, verts[f, a, 0], verts[f, a, 1], verts[f, a, 2]
-                        )
-                        far_b = near >= 0 and _shares_corner(
-                            verts, near, verts[f, b, 0], verts[f, b, 1], verts[f, b, 2]
-                        )
+                        far_a = near >= 0 and _shares_corner(verts, near, f, a)
+                        far_b = near >= 0 and _shares_corner(verts, near, f, b)
                         inner_a, inner_b = far_a, far_b
                     else:
                         far_a = far_b = near == f
