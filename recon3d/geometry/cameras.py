@@ -51,14 +51,30 @@ def look_at_camera(
         raise ValueError(f"look_at_camera: elevation must lie in (-90, 90) degrees, got {elevation_.tolist()}.")
     if bool(((angle_ <= 0) | (angle_ >= 90)).any()):
         raise ValueError(f"look_at_camera: viewing_angle (half the field of view) in (0, 90), got {angle_.tolist()}.")
-    rotation, translation = look_at_view_transform(dist=distance_, elev=elevation_, azim=azimuth_)
-    focal = 1.0 / torch.tan(torch.deg2rad(angle_))
-    return Camera(
-        R=rotation,
-        T=translation,
-        focal=torch.stack([focal, focal], dim=-1),
-        center=torch.zeros_like(translation[:, :2]),
-    )
+    return _towards_origin(look_at_view_transform(dist=distance_, elev=elevation_, azim=azimuth_), angle_)
+
+
+def eye_camera(eye: Tensor, viewing_angle: float = NMR_VIEWING_ANGLE) -> Camera:
+    """Camera(s) at `eye` looking at the origin with +Y up; differentiable, so that a camera can be fitted.
+
+    Args:
+        eye: (N, 3) in the world, not on the Y axis (the up direction is undefined there).
+        viewing_angle: HALF the field of view, degrees.
+
+    Returns:
+        Camera of leading shape (N,).
+    """
+    if eye.ndim != 2 or eye.shape[1] != 3 or bool((eye[:, ::2] == 0).all(dim=1).any()):
+        raise ValueError(f"eye_camera: expected eyes (N, 3) off the Y axis, got {eye.tolist()}.")
+    angle = torch.full_like(eye[:, 0].detach(), viewing_angle)
+    return _towards_origin(look_at_view_transform(eye=eye, device=eye.device), angle)
+
+
+def _towards_origin(transform: tuple[Tensor, Tensor], viewing_angle: Tensor) -> Camera:
+    rotation, translation = transform
+    focal = 1.0 / torch.tan(torch.deg2rad(viewing_angle))
+    center = torch.zeros_like(translation[:, :2])
+    return Camera(R=rotation, T=translation, focal=torch.stack([focal, focal], dim=-1), center=center)
 
 
 def look_at_parameters(camera: Camera) -> dict[str, Tensor]:
