@@ -1,25 +1,32 @@
-"""Meshes in the object frame to files that other programs open: GLB, OBJ, PLY.
+"""Meshes to files that other programs open: GLB, OBJ, PLY with `write_mesh`, GLB and OBJ with a texture.
 
-**Axes of the files.** All three formats get the axes of glTF: right-handed, +Y up, the front of the object towards
-**+Z**. The object's front is +X in the object frame (ShapeNet's -Z, see `recon3d.structures`), so a vertex (x, y, z)
-is written as (-z, y, x), a quarter turn about +Y. Blender's importers then show the front in its front view. ShapeNet's
-own files face -Z: turn a written mesh half around +Y before `recon3d data render` reads it.
+**Axes of the files.** `write_mesh` takes the object frame, and all three formats get the axes of glTF: right-handed,
++Y up, the front of the object towards **+Z**. The object's front is +X in the object frame (ShapeNet's -Z, see
+`recon3d.structures`), so a vertex (x, y, z) is written as (-z, y, x), a quarter turn about +Y. Blender's importers then
+show the front in its front view. ShapeNet's own files face -Z: turn a written mesh half around +Y before `recon3d data
+render` reads it. `write_textured_mesh` turns nothing; give it ``object_to_gltf(verts)`` for a mesh in the object frame.
 """
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import trimesh
+from PIL import Image
 from torch import Tensor
 from trimesh.exchange.gltf import export_glb
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
+
+from recon3d.apps.whole_file import write_whole
 
 MeshFormat = Literal["glb", "obj", "ply"]
 FORMATS: tuple[str, ...] = get_args(MeshFormat)
+TEXTURED_FORMATS = ("glb", "obj")
 GREY = 0.7  # colour of a mesh that has none
 
 
@@ -67,12 +74,94 @@ def write_mesh(path: Path, verts: Tensor, faces: Tensor, vert_colors: Tensor | N
     else:
         exported = mesh.export(file_type=kind)
         content = exported.encode() if isinstance(exported, str) else exported
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, content)
+
+
+def write_textured_mesh(
+    path: Path, verts: Tensor, faces: Tensor, uv: Tensor, face_uv: Tensor, texture: Image.Image
+) -> tuple[Path, ...]:
+    """Write one mesh with a texture; the suffix of the path chooses the format.
+
+    GLB holds everything in one file: vertices are split where their faces disagree on the texture coordinate, normals
+    are smooth across the split, the material is matte and two-sided. OBJ keeps vertices and texture coordinates apart,
+    each in its number and order, and comes with ``<stem>.mtl`` and ``<stem>.png`` beside it
+    (``_`` for spaces). In both the faces keep
+    their order, and the texture is an sRGB PNG with the pixels given. Each file appears whole or not at all, the one at
+    `path` last.
+
+    Args:
+        path: ``*.glb`` or ``*.obj``, in a folder that is there.
+        verts: (V, 3), written as they are.
+        faces: (F, 3) into `verts`, counter-clockwise seen from outside.
+        uv: (U, 2) in [0, 1], u to the right and v **upwards** from the lower left corner of the image.
+        face_uv: (F, 3) into `uv`: the texture coordinate of each corner.
+        texture: RGB, sRGB values.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: another suffix, no faces, values that are not finite, indices out of range, or not an RGB image.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in TEXTURED_FORMATS:
+        names = ", ".join("." + name for name in TEXTURED_FORMATS)
+        raise ValueError(f"write_textured_mesh: {path} should end in one of {names}.")
+    if len(faces) == 0 or not bool(verts.isfinite().all()) or not bool(uv.isfinite().all()):
+        raise ValueError(
+            f"write_textured_mesh: {path}: expected faces, finite vertices and finite texture coordinates, got "
+            f"{len(faces)} faces."
+        )
+    for name, index, table in (("faces", faces, verts), ("face_uv", face_uv, uv)):
+        if index.shape != faces.shape or int(index.min()) < 0 or int(index.max()) >= len(table):
+            raise ValueError(
+                f"write_textured_mesh: {path}: expected {name} {tuple(faces.shape)} with indices below {len(table)}, "
+                f"got {tuple(index.shape)} with {int(index.min())} to {int(index.max())}."
+            )
+    if texture.mode != "RGB":
+        raise ValueError(f"write_textured_mesh: {path}: expected an RGB texture, got mode {texture.mode}.")
+    arrays = [value.detach().cpu().numpy() for value in (verts, faces, uv, face_uv)]
+    if kind == "glb":
+        write_whole(path, _textured_glb(*arrays, texture))
+        return (path,)
+    # Readers disagree on names with spaces in these formats.
+    stem = "_".join(path.stem.split())
+    picture, material = path.with_name(f"{stem}.png"), path.with_name(f"{stem}.mtl")
+    encoded = io.BytesIO()
+    texture.save(encoded, format="png")
+    write_whole(picture, encoded.getvalue())
+    # Ka, Kd, Ks: ambient and diffuse white, so that the texture is shown as it is, and no highlight.
+    write_whole(material, f"newmtl texture\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n".encode())
+    write_whole(path, _textured_obj(*arrays, material.name).encode())
+    return (path, material, picture)
+
+
+def _textured_glb(
+    verts: np.ndarray, faces: np.ndarray, uv: np.ndarray, face_uv: np.ndarray, texture: Image.Image
+) -> bytes:
+    corners = np.stack([faces.reshape(-1), face_uv.reshape(-1)], axis=1)
+    split, index = np.unique(corners, axis=0, return_inverse=True)
+    normals = trimesh.Trimesh(verts, faces, process=False).vertex_normals
+    material = PBRMaterial(baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
+    mesh = trimesh.Trimesh(
+        verts[split[:, 0]],
+        index.reshape(-1, 3),
+        vertex_normals=normals[split[:, 0]],
+        visual=TextureVisuals(uv=uv[split[:, 1]], material=material),
+        process=False,
+    )
+    content: bytes = export_glb(trimesh.Scene(mesh), include_normals=True)
+    return content
+
+
+def _textured_obj(verts: np.ndarray, faces: np.ndarray, uv: np.ndarray, face_uv: np.ndarray, material: str) -> str:
+    # repr of a Python float is the shortest text that reads back to the same number.
+    lines = [f"mtllib {material}", "usemtl texture"]
+    lines += [f"v {x} {y} {z}" for x, y, z in verts.tolist()]
+    lines += [f"vt {u} {v}" for u, v in uv.tolist()]
+    pairs = (np.stack([faces, face_uv], axis=-1) + 1).tolist()
+    lines += ["f " + " ".join(f"{vertex}/{coordinate}" for vertex, coordinate in face) for face in pairs]
+    return "\n".join(lines) + "\n"
 
 
 def _add_material(tree: dict[str, Any], grey: float) -> None:

@@ -28,10 +28,8 @@ def gram_matrix(features: Tensor, mask: Tensor | None = None) -> Tensor:
         (B, C, C); 0 where a mask is empty.
     """
     b, c, h, w = features.shape
-    if mask is None:
-        weight = features.new_ones(b, 1, h, w)
-    else:
-        weight = F.adaptive_avg_pool2d(mask.detach(), (h, w))
+    mask = features.new_ones(b, 1, h, w) if mask is None else mask.detach()
+    weight = F.adaptive_avg_pool2d(mask, (h, w))
     flat = (features * weight.sqrt()).flatten(2)  # (B,C,h,w) -> (B,C,h*w)
     area = weight.sum(dim=(1, 2, 3)).clamp(min=1e-6).reshape(-1, 1, 1)
     return flat @ flat.transpose(1, 2) / (c * area)

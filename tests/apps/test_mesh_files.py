@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 from torch import Tensor
 
-from recon3d.apps.mesh_files import FORMATS, object_to_gltf, write_mesh
+from recon3d.apps.mesh_files import FORMATS, TEXTURED_FORMATS, object_to_gltf, write_mesh, write_textured_mesh
 from recon3d.geometry.cameras import object_to_shapenet
 
 Mesh = tuple[Tensor, Tensor, Tensor]
@@ -125,3 +126,96 @@ def test_vertices_at_one_place_stay_apart(tmp_path: Path, kind: str) -> None:
     write_mesh(tmp_path / f"seam.{kind}", verts, faces)
     back = read(tmp_path / f"seam.{kind}")
     assert len(back.vertices) == 6 and np.array_equal(back.faces, faces.numpy())
+
+
+@pytest.fixture
+def textured() -> tuple[Tensor, Tensor, Tensor, Tensor, Image.Image]:
+    """Two triangles that share an edge and disagree on the texture coordinates of one of its ends."""
+    verts = torch.tensor([[0.1, 0.0, 0.0], [1.0, 0.2, 0.0], [0.0, 1.0, 0.3], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    faces = torch.tensor([[0, 1, 2], [1, 3, 2]])
+    uv = torch.tensor([[0.125, 0.25], [0.5, 0.25], [0.125, 0.75], [0.75, 0.25], [0.875, 0.875]])
+    face_uv = torch.tensor([[0, 1, 2], [3, 4, 2]])
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 3), dtype=np.uint8)
+    return verts, faces, uv, face_uv, Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("kind", TEXTURED_FORMATS)
+def test_a_texture_comes_back_the_same(tmp_path: Path, textured, kind: str) -> None:
+    verts, faces, uv, face_uv, texture = textured
+    path = tmp_path / f"two faces.{kind}"
+    written = write_textured_mesh(path, *textured)
+    names = {"glb": {"two faces.glb"}, "obj": {"two faces.obj", "two_faces.mtl", "two_faces.png"}}[kind]
+    assert {file.name for file in written} == names == {file.name for file in tmp_path.iterdir()}
+    back = read(path)
+    assert np.abs(back.vertices[back.faces] - verts[faces].numpy()).max() < 1e-7  # glTF has float32
+    assert np.abs(back.visual.uv[back.faces] - uv[face_uv].numpy()).max() < 1e-7
+    assert len(back.vertices) == 5  # only vertex 1 has two texture coordinates
+    image = back.visual.material.baseColorTexture if kind == "glb" else back.visual.material.image
+    assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(texture))
+
+
+def test_the_corner_of_an_image_is_where_uv_says(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+    pixels[0, 3] = (255, 0, 0)  # upper right: u and v near 1
+    uv = torch.tensor([[0.875, 0.875]])
+    corners = torch.zeros(1, 3, dtype=torch.long)
+    for kind in TEXTURED_FORMATS:
+        path = tmp_path / f"a.{kind}"
+        write_textured_mesh(path, torch.eye(3), torch.tensor([[0, 1, 2]]), uv, corners, Image.fromarray(pixels))
+        visual = read(path).visual
+        material = visual.material.to_simple() if kind == "glb" else visual.material
+        assert material.to_color(visual.uv)[0].tolist() == [255, 0, 0, 255]
+    raw = (tmp_path / "a.glb").read_bytes()
+    tree = json.loads(raw[20 : 20 + int.from_bytes(raw[12:16], "little")])
+    # In the file itself v points downwards (glTF 2.0, section 3.8.5).
+    view = tree["bufferViews"][
+        tree["accessors"][tree["meshes"][0]["primitives"][0]["attributes"]["TEXCOORD_0"]]["bufferView"]
+    ]
+    start = 20 + int.from_bytes(raw[12:16], "little") + 8 + view.get("byteOffset", 0)
+    assert np.frombuffer(raw[start : start + 8], "<f4").tolist() == [0.875, 0.125]
+
+
+def test_a_textured_glb_is_matte_two_sided_and_smooth(tmp_path: Path, mesh: Mesh) -> None:
+    verts, faces, _ = mesh
+    uv, face_uv = torch.rand(3 * len(faces), 2), torch.arange(3 * len(faces)).reshape(-1, 3)
+    path = tmp_path / "egg.glb"
+    write_textured_mesh(path, verts, faces, uv, face_uv, Image.new("RGB", (4, 4)))
+    raw = path.read_bytes()
+    tree = json.loads(raw[20 : 20 + int.from_bytes(raw[12:16], "little")])
+    (material,) = tree["materials"]
+    assert material["doubleSided"] is True
+    assert material["pbrMetallicRoughness"]["metallicFactor"] == 0
+    assert material["pbrMetallicRoughness"]["roughnessFactor"] == 1
+    assert tree["images"][0]["mimeType"] == "image/png" and "bufferView" in tree["images"][0]
+    # Every corner is a vertex of its own, and has the normal that the surface has there.
+    whole = trimesh.Trimesh(verts.numpy(), faces.numpy(), process=False)
+    back = read(path)
+    assert np.abs(back.vertex_normals[back.faces] - whole.vertex_normals[faces.numpy()]).max() < 1e-5
+
+
+def test_obj_keeps_the_vertices_and_their_order(tmp_path: Path, textured) -> None:
+    verts, faces, uv, face_uv, _ = textured
+    write_textured_mesh(tmp_path / "a.obj", *textured)
+    lines = [line.split() for line in (tmp_path / "a.obj").read_text().splitlines()]
+    assert [[float(x) for x in line[1:]] for line in lines if line[0] == "v"] == verts.tolist()
+    assert [[float(x) for x in line[1:]] for line in lines if line[0] == "vt"] == uv.tolist()
+    corners = [[[int(x) - 1 for x in corner.split("/")] for corner in line[1:]] for line in lines if line[0] == "f"]
+    assert corners == torch.stack([faces, face_uv], dim=-1).tolist()
+
+
+def test_textured_meshes_that_cannot_be_written(tmp_path: Path, textured) -> None:
+    verts, faces, uv, face_uv, texture = textured
+    path = tmp_path / "a.glb"
+    for change, message in (
+        ({"path": tmp_path / "a.ply"}, r"\.glb, \.obj"),
+        ({"verts": verts * torch.nan}, "finite vertices"),
+        ({"uv": uv * torch.inf}, "finite texture coordinates"),
+        ({"faces": faces[:0]}, "got 0 faces"),
+        ({"faces": faces + 1}, r"faces \(2, 3\) with indices below 4, got \(2, 3\) with 1 to 4"),
+        ({"face_uv": face_uv[:1]}, r"face_uv \(2, 3\)"),
+        ({"texture": texture.convert("RGBA")}, "mode RGBA"),
+    ):
+        good = {"path": path, "verts": verts, "faces": faces, "uv": uv, "face_uv": face_uv, "texture": texture}
+        with pytest.raises(ValueError, match=message):
+            write_textured_mesh(**(good | change))
+    assert list(tmp_path.iterdir()) == []
