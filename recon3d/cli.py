@@ -11,6 +11,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recon3d.apps.editing.command import Request
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test")
 
@@ -115,9 +119,40 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--mask", type=Path, nargs="+", help="masks of the images, in their order")
     predict.set_defaults(run=_predict)
 
+    edit = commands.add_parser("edit", help="change shape and texture of a mesh through images of it")
+    edits = edit.add_subparsers(dest="edit", required=True)
+    style = edits.add_parser("style", help="give a mesh the style of an image")
+    _add_edit_options(style, steps=5000, lr_vertices=2.5e-4, lr_textures=5e-2)
+    style.add_argument("--image", type=Path, required=True, help="the style; stretched to a square")
+    style.add_argument("--content-weight", type=float, default=1.0, help="against moving vertices (default 1)")
+    style.add_argument("--style-weight", type=float, default=1.0, help="(default 1)")
+    style.add_argument("--tv-weight", type=float, default=1e-5, help="against noise (default 1e-5)")
+    style.set_defaults(run=_edit_style)
+    dream = edits.add_parser("dream", help="let a mesh become what a network sees in it")
+    _add_edit_options(dream, steps=1000, lr_vertices=5e-5, lr_textures=1e-2)
+    dream.add_argument("--edge-weight", type=float, default=1e-4, help="for edges of one length (default 1e-4)")
+    dream.set_defaults(run=_edit_dream)
+
     kernels = commands.add_parser("kernels", help="which kernels and backends there are")
     kernels.set_defaults(run=_kernels)
     return parser
+
+
+def _add_edit_options(parser: argparse.ArgumentParser, steps: int, lr_vertices: float, lr_textures: float) -> None:
+    parser.add_argument("mesh", type=Path, help="OBJ, GLB or PLY, +Y up")
+    parser.add_argument("--out", type=Path, required=True, help="folder; a killed edit goes on from its snapshot there")
+    parser.add_argument("--weights", type=Path, help="of the feature network, a torchvision state dict")
+    parser.add_argument("--random-features", action="store_true", help="do without weights, for trying")
+    parser.add_argument("--format", choices=("glb", "obj"), default="glb")
+    parser.add_argument("--steps", type=int, default=steps, help=f"(default {steps})")
+    parser.add_argument("--batch", type=int, default=4, help="views an update (default 4)")
+    parser.add_argument("--image-size", type=int, default=224, help="pixels; rendered at twice that (default 224)")
+    parser.add_argument("--texture-size", type=int, default=4, help="T of the T^3 colours of a face (default 4)")
+    parser.add_argument("--lr-vertices", type=float, default=lr_vertices, help=f"(default {lr_vertices:g})")
+    parser.add_argument("--lr-textures", type=float, default=lr_textures, help=f"(default {lr_textures:g})")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--snapshot-every", type=int, default=20, help="updates (default 20)")
+    parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -206,6 +241,44 @@ def _predict(options: argparse.Namespace) -> int:
     from recon3d.apps.predict import main as predict
 
     return predict(options.images, options.checkpoint, options.out, options.format, options.mask)
+
+
+def _edit_style(options: argparse.Namespace) -> int:
+    from recon3d.apps.editing.command import edit_style
+
+    weights = (options.content_weight, options.style_weight, options.tv_weight)
+    return edit_style(_edit_request(options), options.image, *weights)
+
+
+def _edit_dream(options: argparse.Namespace) -> int:
+    from recon3d.apps.editing.command import edit_dream
+
+    return edit_dream(_edit_request(options), options.edge_weight)
+
+
+def _edit_request(options: argparse.Namespace) -> Request:
+    from recon3d.apps.editing.command import Request
+    from recon3d.apps.editing.optimise import Schedule
+
+    schedule = Schedule(
+        steps=options.steps,
+        lr_vertices=options.lr_vertices,
+        lr_textures=options.lr_textures,
+        batch=options.batch,
+        image_size=options.image_size,
+        texture_size=options.texture_size,
+        seed=options.seed,
+        snapshot_every=options.snapshot_every,
+    )
+    return Request(
+        mesh=options.mesh,
+        out=options.out,
+        schedule=schedule,
+        weights=options.weights,
+        random_features=options.random_features,
+        device=options.device,
+        format=options.format,
+    )
 
 
 def _kernels(options: argparse.Namespace) -> int:

@@ -120,9 +120,9 @@ def write_textured_mesh(
             )
     if texture.mode != "RGB":
         raise ValueError(f"write_textured_mesh: {path}: expected an RGB texture, got mode {texture.mode}.")
-    arrays = [value.detach().cpu().numpy() for value in (verts, faces, uv, face_uv)]
+    v, f, vt, ft = (value.detach().cpu().numpy() for value in (verts, faces, uv, face_uv))
     if kind == "glb":
-        write_whole(path, _textured_glb(*arrays, texture))
+        write_whole(path, _textured_glb(v, f, vt, ft, texture))
         return (path,)
     # Readers disagree on names with spaces in these formats.
     stem = "_".join(path.stem.split())
@@ -132,7 +132,7 @@ def write_textured_mesh(
     write_whole(picture, encoded.getvalue())
     # Ka, Kd, Ks: ambient and diffuse white, so that the texture is shown as it is, and no highlight.
     write_whole(material, f"newmtl texture\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n".encode())
-    write_whole(path, _textured_obj(*arrays, material.name).encode())
+    write_whole(path, _textured_obj(v, f, vt, ft, material.name).encode())
     return (path, material, picture)
 
 
