@@ -9,7 +9,7 @@ import trimesh
 from scipy.interpolate import RegularGridInterpolator
 
 from recon3d.apps.editing import baking
-from recon3d.apps.editing.baking import LARGEST, PADDING, bake, sample_cube
+from recon3d.apps.editing.baking import PADDING, bake, sample_cube
 from recon3d.apps.mesh_files import write_textured_mesh
 
 
@@ -109,10 +109,14 @@ def test_a_written_mesh_shows_the_colours_of_the_cubes(tmp_path: Path) -> None:
 
 
 def test_many_faces_get_smaller_cells_and_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    few, many = bake(torch.zeros(4, 2, 2, 2, 3)), bake(torch.zeros(300_000, 2, 2, 2, 3))
-    assert few.image.width == 2 * (MAX := baking.MAX_DETAIL + 1 + 2 * PADDING) and MAX == 9
-    assert many.image.width == 548 * 7  # detail 2; 8 texels a cell would be 4384 pixels
-    monkeypatch.setattr(baking, "LARGEST", 20)
-    with pytest.raises(ValueError, match="--texture-size"):
-        bake(torch.zeros(16, 4, 4, 4, 3))
-    assert LARGEST == 16384
+    textures = torch.zeros(16, 4, 4, 4, 3)  # 4 x 4 cells of 3 d + 5 texels, d the detail
+    for comfortable, width in ((4096, 4 * 17), (67, 4 * 14), (56, 4 * 14), (55, 4 * 11), (32, 4 * 8), (31, 4 * 8)):
+        monkeypatch.setattr(baking, "COMFORTABLE", comfortable)
+        assert bake(textures).image.size == (width, width)
+    monkeypatch.setattr(baking, "LARGEST", 31)
+    with pytest.raises(ValueError, match=r"32 pixels a side, and 31 is the most.*--texture-size"):
+        bake(textures)
+
+
+def test_an_atlas_has_no_empty_rows() -> None:
+    assert bake(torch.zeros(5, 2, 2, 2, 3)).image.size == (3 * 9, 2 * 9)
