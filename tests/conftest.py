@@ -20,7 +20,8 @@ from recon3d.structures import Camera, ViewBatch
 
 TINY_SIZE = 32  # pixels of the views of `nmr_root`
 # Small networks for the tests; a method that is not here is tested with the sizes of its yaml.
-TINY_NETWORKS = {"softras": {"width": 4, "hidden": 16, "code": 8, "image_size": TINY_SIZE}}
+TINY_MESH = {"width": 4, "hidden": 16, "code": 8, "image_size": TINY_SIZE}
+TINY_NETWORKS = {"neural_renderer": TINY_MESH, "softras": TINY_MESH}
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from recon3d.structures import Reconstruction, ViewBatch
 
 WARM_UP = 0.03  # share of the steps over which the cosine schedule rises; chosen by us
 CLASS_KEY = "recon3d_method"
-DROP_AT, DROP_FACTOR = 0.6, 0.3  # the SoftRas code: x 0.3 from iteration 150,000 of 250,000
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class ReconstructionMethod(LightningModule):
 
     Args:
         lr: learning rate of Adam.
-        schedule: `constant`; `step`: x 0.3 from 60 % of the steps; `cosine`: rises over 3 % of
-            the steps and falls to almost 0 over the rest, along half cosines.
+        schedule: `constant`; `step`: times `drop_factor` from the share `drop_at` of the steps on; `cosine`: rises over
+            3 % of the steps and falls to almost 0 over the rest, along half cosines.
     """
 
     paper: ClassVar[Paper | None] = None  # None: a baseline without one
@@ -46,6 +45,8 @@ class ReconstructionMethod(LightningModule):
     needs: ClassVar[frozenset[str]] = frozenset()  # ViewBatch fields used in training (supervision); none: no training
     min_views: ClassVar[int] = 1  # views per object that training needs
     encoded_views: ClassVar[int] = 1  # of which this many, from the first on, are encoded in a training step
+    drop_at: ClassVar[float] = 0.6  # of the `step` schedule: SoftRas's code drops at iteration 150,000 of 250,000,
+    drop_factor: ClassVar[float] = 0.3  # by this factor
 
     def __init__(self, lr: float = 1e-4, schedule: Literal["constant", "step", "cosine"] = "constant") -> None:
         super().__init__()
@@ -101,7 +102,9 @@ class ReconstructionMethod(LightningModule):
             return optimizer
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         if self.schedule == "step":
-            scheduler: Any = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(DROP_AT * total)], DROP_FACTOR)
+            scheduler: Any = torch.optim.lr_scheduler.MultiStepLR(
+                optimizer, [int(self.drop_at * total)], self.drop_factor
+            )
         else:
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer, max_lr=self.lr, total_steps=total, pct_start=WARM_UP, cycle_momentum=False

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recon3d.losses.mesh_priors import FlattenLoss, LaplacianLoss
 from recon3d.losses.silhouette import silhouette_iou_loss
-from recon3d.methods.base import DROP_AT, DROP_FACTOR, Paper, ReconstructionMethod
+from recon3d.methods.base import Paper, ReconstructionMethod
 from recon3d.networks.decoders import OctantSphereDecoder, VertexColorDecoder
 from recon3d.networks.encoders import ConvEncoder
 from recon3d.renderers.soft import render_soft_rgb, render_soft_silhouette
@@ -139,5 +139,5 @@ class SoftRasMesh(ReconstructionMethod):
 
     def current_sigma(self) -> float:
         """Sigma at this point of the training."""
-        early = self.sigma_schedule == "drop" and self._trainer is not None and self.progress() < DROP_AT
-        return self.sigma / DROP_FACTOR if early else self.sigma
+        early = self.sigma_schedule == "drop" and self._trainer is not None and self.progress() < self.drop_at
+        return self.sigma / self.drop_factor if early else self.sigma

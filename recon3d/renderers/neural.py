@@ -156,7 +156,11 @@ def render_neural(
         gradient=gradient,
         backend=backend,
     )
-    return NeuralRaster(*(value.reshape(*lead, *value.shape[1:]) if value is not None else None for value in raster))
+    return NeuralRaster(
+        raster.mask.reshape(*lead, image_size, image_size),
+        raster.image.reshape(*lead, 3, image_size, image_size) if raster.image is not None else None,
+        raster.depth.reshape(*lead, image_size, image_size) if raster.depth is not None else None,
+    )
 
 
 def _refuse_orthographic(camera: Camera) -> None:
