@@ -71,7 +71,7 @@ def test_step_schedule_is_the_codes():
     )  # fmt: skip
     rates = []
 
-    def training_step(batch, index):
+    def training_step(batch, batch_idx):
         rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         return method(batch).verts.square().sum()
 
