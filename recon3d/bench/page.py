@@ -148,9 +148,11 @@ def cost(standing: Standing) -> tuple[list[str], list[Cells]]:
 
 
 def _beside_papers(standing: Standing, papers: Reported) -> str:
-    """Our rows and the reported ones for each measure that a paper gives on the same data."""
+    """Our rows and the reported ones for each measure that a paper gives on the same data, or on similar ones."""
     assert standing.data is not None
-    if standing.data.name not in reported.SAME_DATA:
+    name = standing.data.name
+    same = name in reported.SAME_DATA
+    if not same and name not in reported.SIMILAR_DATA:
         return f"No paper gives numbers on `{standing.name}`: no reported row is comparable.\n"
     tables = []
     for column in standing.columns:
@@ -168,8 +170,20 @@ def _beside_papers(standing: Standing, papers: Reported) -> str:
             cells = [row.printed.get(category, "") for category in categories]
             lines.append([f"{row.method} *reported*", row.source, row.setting, *cells, gap])
         header = ["method", "source", "setting", *categories, "ours - reported"]
+        if not same:  # then a gap would say nothing
+            header, lines = header[:-1], [line[:-1] for line in lines]
         tables.append(f"{column.label}:\n\n{markdown.table(header, lines)}")
-    return "\n".join(tables) or "No paper gives one of these measures on this split.\n"
+    if not tables:
+        return "No paper gives one of these measures on this split.\n"
+    if not same:
+        other = f"`{reported.SIMILAR_DATA[name]}`"
+        tables.insert(
+            0,
+            f"For orientation only: no paper gives numbers on `{standing.name}`. The reported rows are of {other}: "
+            "the same layout, cameras, grid and names of categories, but other and many more objects, and the "
+            "schedules of the papers. The order of methods may be compared, the numbers not.\n",
+        )
+    return "\n".join(tables)
 
 
 def _runs(standing: Standing) -> str:

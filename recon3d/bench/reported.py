@@ -20,6 +20,8 @@ CELL_COLUMNS = [
     *("unit", "value", "printed", "note"),  # what it says
 ]
 SAME_DATA = {"shapenet": "shapenet_nmr"}  # our data set: the papers' one with the same images, cameras and split
+# Our data set: the papers' one with the same layout, cameras and category names, but other objects.
+SIMILAR_DATA = {"open_shapes": "shapenet_nmr", "synthetic": "shapenet_nmr"}
 _SCALE = {"1": 1.0, "percent": 100.0, "x100": 100.0}
 
 
@@ -77,12 +79,12 @@ def load(folder: Path) -> Reported:
 
 
 def rows(reported: Reported, data: Data, column: Column) -> list[ReportedRow]:
-    """Reported rows of the same quantity as `column` on `data`; none if no paper used these data.
+    """Reported rows of the same quantity as `column` on `data`, or on data that are similar; none if there are neither.
 
     Raises:
         ValueError: the paper's unit cannot be turned into the unit of `column`.
     """
-    dataset = SAME_DATA.get(data.name)
+    dataset = (SAME_DATA | SIMILAR_DATA).get(data.name)
     if dataset is None or data.split != "test":
         return []
     cells = reported.cells

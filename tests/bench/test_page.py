@@ -99,7 +99,15 @@ def test_a_page_of_failures_alone_has_no_table(failed: Make) -> None:
 
 
 def test_own_data_say_that_no_paper_is_comparable(run: Make) -> None:
-    assert "no reported row is comparable" in section(render(run()), "Reported by papers")
+    assert "no reported row is comparable" in section(render(run(data="own")), "Reported by papers")
+
+
+def test_rows_of_similar_data_are_marked_and_have_no_gap(run: Make) -> None:
+    table = section(render(run(data="synthetic")), "Reported by papers")
+    assert "For orientation only" in table and "ours - reported" not in table
+    assert row(table, "softras", "run here")[-1] == row(section(render(run(data="shapenet")), "Reported by papers"),
+                                                        "softras", "run here")[-2]  # fmt: skip
+    assert row(table, "softras *reported*")[3:] == ["0.7697", "0.5270", ""]
 
 
 def test_reported_rows_stand_beside_ours_on_shapenet(run: Make) -> None:

@@ -49,12 +49,17 @@ def test_the_mean_stands_only_beside_the_same_categories(folder: Path) -> None:
 
 def test_only_the_same_quantity_is_beside_ours(folder: Path) -> None:
     loaded = reported.load(folder)
-    assert reported.rows(loaded, shapenet("car", name="synthetic"), IOU) == []
+    assert reported.rows(loaded, shapenet("car", name="own"), IOU) == []
     assert reported.rows(loaded, shapenet("car", split="val"), IOU) == []
     assert reported.rows(loaded, shapenet("sofa"), IOU) == []
     assert reported.rows(loaded, shapenet("car"), Column("chamfer", "x100", 1, False)) == []
     with pytest.raises(ValueError, match="'percent' has no factor"):
         reported.rows(loaded, shapenet("car"), Column("voxel_iou", "mm", 1, True))
+
+
+def test_similar_data_quote_the_categories_of_the_same_name(folder: Path) -> None:
+    (row,) = reported.rows(reported.load(folder), shapenet("car", "airplane", name="synthetic"), IOU)
+    assert row.values == pytest.approx({"car": 0.501})
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_printed_means_are_the_means_of_the_printed_cells_unless_noted(name: str
             assert Decimal(noted[1]) == recomputed != mean, f"{key}: the note says {noted[1]}, cells give {recomputed}"
 
 
-@pytest.mark.parametrize("method", ["vgg_retrieval", "ptn", "neural_renderer"])
+@pytest.mark.parametrize("method", ["retrieval", "voxel", "neural_renderer"])
 def test_softras_table_repeats_the_neural_renderer_table(method: str) -> None:
     original = cells(read("kato2018nmr_table1"), method=method)
     repeated = cells(read("liu2019softras_table1"), method=method)
@@ -111,7 +111,7 @@ def test_softras_table_repeats_the_neural_renderer_table(method: str) -> None:
 
 def test_claims_in_the_text_of_the_iou_tables_hold() -> None:
     table = read("liu2019softras_table1")
-    voxels, neural, soft = (cells(table, method=m) for m in ("ptn", "neural_renderer", "softras"))
+    voxels, neural, soft = (cells(table, method=m) for m in ("voxel", "neural_renderer", "softras"))
     categories = CATEGORIES["shapenet_nmr"]
     assert {c for c in categories if neural[c] <= voxels[c]} == {"car", "lamp", "table"}  # better in 10 of 13
     assert {c for c in categories if soft[c] <= neural[c]} == {"cabinet", "table"}
