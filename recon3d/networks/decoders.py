@@ -1,6 +1,8 @@
-"""Shape decoders: codes to deformed templates."""
+"""Shape decoders: codes to deformed templates, their colours, and occupancy grids."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -68,3 +70,47 @@ class VertexColorDecoder(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """Colours (B, V, 3) from codes (B, code)."""
         return self.layers(code).reshape(len(code), -1, 3)
+
+
+class VolumeDecoder(nn.Sequential):
+    """Occupancy grids by transposed convolutions: the volume generator of Yan et al. 2016 (arXiv 1612.00814).
+
+    A linear layer to 3^3 cells, then kernels of 4, 5 and 6 cells with strides 1, 2 and 2 (no padding but 1 in the
+    last), to 6^3, 15^3 and 32^3 cells; ReLU between, a sigmoid at the end. Kernels and channels are the paper's,
+    strides and padding those of the authors' code.
+
+    Deviation: the last bias makes the first grids almost empty (`start`), because from grids of 1/2 throughout, all
+    images push occupancy down together until the sigmoid is flat and every answer is the same.
+
+    Args:
+        code: size of the code; 512 in the paper.
+        channels: of the grids of 3^3, 6^3 and 15^3 cells; 512, 256 and 96 in the paper.
+        batch_norm: normalise before each ReLU; the paper does not.
+        start: occupancy that a new network gives, roughly; about that of the objects. Ours.
+    """
+
+    def __init__(
+        self,
+        code: int = 512,
+        channels: tuple[int, int, int] = (512, 256, 96),
+        batch_norm: bool = False,
+        start: float = 0.12,
+    ) -> None:
+        first, second, third = channels
+        layers: list[nn.Module] = [nn.Linear(code, 27 * first), nn.Unflatten(1, (first, 3, 3, 3))]
+        for before, after, kernel, stride, padding in (
+            (first, second, 4, 1, 0),
+            (second, third, 5, 2, 0),
+            (third, 1, 6, 2, 1),
+        ):
+            if batch_norm:
+                layers.append(nn.BatchNorm3d(before))
+            layers += [nn.ReLU(inplace=True), nn.ConvTranspose3d(before, after, kernel, stride, padding)]
+        last = layers[-1]
+        assert isinstance(last, nn.ConvTranspose3d) and last.bias is not None
+        nn.init.constant_(last.bias, math.log(start / (1 - start)))
+        super().__init__(*layers, nn.Sigmoid())
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Occupancy (B, 32, 32, 32) in (0, 1) of codes (B, code)."""
+        return super().forward(code).squeeze(1)

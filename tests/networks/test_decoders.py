@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from recon3d.geometry.templates import icosphere
-from recon3d.networks.decoders import OctantSphereDecoder, VertexColorDecoder
+from recon3d.networks.decoders import OctantSphereDecoder, VertexColorDecoder, VolumeDecoder
 
 
 def with_outputs(offset: torch.Tensor, center: torch.Tensor) -> OctantSphereDecoder:
@@ -106,3 +106,28 @@ def test_colours_are_colours():
     default = VertexColorDecoder(512, 642)
     by_hand = sum(a * b + b for a, b in ((512, 1024), (1024, 2048), (2048, 642 * 3)))
     assert sum(value.numel() for value in default.parameters()) == by_hand
+
+
+def test_the_volume_generator_of_the_paper():
+    """From 3^3 to 6^3, 15^3 and 32^3 cells."""
+    decoder = VolumeDecoder()
+    by_hand = 512 * 27 * 512 + 27 * 512
+    by_hand += sum(a * b * k**3 + b for a, b, k in ((512, 256, 4), (256, 96, 5), (96, 1, 6)))
+    assert sum(value.numel() for value in decoder.parameters()) == by_hand
+    sides = []
+    small = VolumeDecoder(code=4, channels=(3, 2, 2))
+    for layer in small:
+        if isinstance(layer, torch.nn.ConvTranspose3d):
+            layer.register_forward_hook(lambda _, __, output: sides.append(output.shape[2:]))
+    occupancy = small(10 * torch.randn(5, 4, generator=torch.Generator().manual_seed(0)))
+    assert sides == [(6, 6, 6), (15, 15, 15), (32, 32, 32)]
+    assert occupancy.shape == (5, 32, 32, 32) and bool(((occupancy > 0) & (occupancy < 1)).all())
+
+
+def test_every_weight_of_the_volume_generator_is_heard_in_the_grid():
+    torch.manual_seed(0)
+    decoder = VolumeDecoder(code=6, channels=(8, 4, 4))
+    code = torch.rand(4, 6, requires_grad=True)
+    decoder(code).square().sum().backward()
+    assert all(value.grad.isfinite().all() and value.grad.abs().sum() > 0 for value in decoder.parameters())
+    assert bool((code.grad.abs().sum(dim=1) > 0).all())
