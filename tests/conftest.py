@@ -21,7 +21,12 @@ from recon3d.structures import Camera, ViewBatch
 TINY_SIZE = 32  # pixels of the views of `nmr_root`
 # Small networks for the tests; a method that is not here is tested with the sizes of its yaml.
 TINY_MESH = {"width": 4, "hidden": 16, "code": 8, "image_size": TINY_SIZE}
-TINY_NETWORKS = {"neural_renderer": TINY_MESH, "softras": TINY_MESH}
+TINY_NETWORKS: dict[str, dict[str, Any]] = {
+    "neural_renderer": TINY_MESH,
+    "retrieval": {"layer": "conv2_2", "image_size": TINY_SIZE, "views": 3},
+    "softras": TINY_MESH,
+    "voxel": TINY_MESH | {"channels": [16, 8, 8]},
+}
 
 
 @pytest.fixture(scope="session")
@@ -102,13 +107,15 @@ def tiny_configs(tmp_path_factory, nmr_root) -> Path:
     data = {"class_path": "recon3d.data.shapenet.ShapeNetDataModule", "init_args": {"root": str(nmr_root)}}
     loader = {"batch_size": 4, "train_steps_per_epoch": 3, "test_views": 1, "val_views": 1}
     trainer = {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1}
+    one_pass = yaml.safe_load((folder / "presets/smoke/mean_shape.yaml").read_text())
     texts: dict[str, Any] = {
         "data/tiny": {"data": data},
         "presets/tiny": {"trainer": trainer, "data": {"init_args": loader}},
-        "presets/tiny/mean_shape": yaml.safe_load((folder / "presets/smoke/mean_shape.yaml").read_text()),
+        "presets/tiny/mean_shape": one_pass,
     }
     for method, sizes in TINY_NETWORKS.items():
         texts[f"presets/tiny/{method}"] = {"model": {"init_args": sizes}}
+    texts["presets/tiny/retrieval"] |= one_pass
     for name, content in texts.items():
         path = folder / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
