@@ -44,15 +44,19 @@ def balanced_plan(
 def shuffled_plan(
     epoch: int, counts: Sequence[int], n_views: int, views_each: int, world: int, seed: int
 ) -> list[ViewIndex]:
-    """Every object once, in an order shuffled by (seed, epoch), with uniform views.
+    """Every object once, in an order shuffled by (seed, epoch), each with different views, uniformly drawn.
 
-    Where the number of objects is no multiple of `world`, the processes of a distributed run, the first of the order
-    come again at its end: training steps need all processes.
+    Views of a draw coincide only where more are asked for than there are. Where the number of objects is no multiple of
+    `world`, the processes of a distributed run, the first of the order come again at its end: training steps need all
+    processes.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(sum(counts))
     order = np.resize(order, -(-len(order) // world) * world)
-    views = generator.integers(n_views, size=(len(order), views_each))
+    if views_each <= n_views:
+        views = generator.permuted(np.tile(np.arange(n_views), (len(order), 1)), axis=1)[:, :views_each]
+    else:
+        views = generator.integers(n_views, size=(len(order), views_each))
     return list(zip(order.tolist(), map(tuple, views.tolist()), strict=True))
 
 

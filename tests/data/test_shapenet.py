@@ -206,6 +206,20 @@ def test_ranks_share_one_sequence(monkeypatch):
     assert sorted(index for part in tested for index in part) == evaluation_plan(0, 7, 24, 1)  # none twice
 
 
+def test_a_shuffled_epoch_shows_every_object_once_in_different_views():
+    def plan(views_each: int, epoch: int = 0, seed: int = 0) -> list[tuple[int, tuple[int, ...]]]:
+        return shuffled_plan(epoch, (30, 10), 24, views_each, 1, seed)
+
+    for views_each in (1, 2, 24):
+        drawn = plan(views_each)
+        assert sorted(index for index, _ in drawn) == list(range(40))
+        assert all(len(set(views)) == len(views) == views_each for _, views in drawn)
+        assert drawn == plan(views_each) and drawn != plan(views_each, epoch=1) and drawn != plan(views_each, seed=1)
+    counts = np.bincount([view for epoch in range(50) for _, views in plan(6, epoch) for view in views], minlength=24)
+    assert abs(counts - 500).max() < 4 * np.sqrt(2000 * 0.25 * 0.75)  # each view in a quarter of the 2000 draws
+    assert {len(views) for _, views in plan(25)} == {25}
+
+
 def test_points_are_present_and_cut(tmp_path):
     points = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 10, 3)).astype(np.float32)
     write_split(tmp_path, "car", "test", ["x", "y"], images_of("car", "test", 2), voxels_of(2), points, points)
