@@ -59,6 +59,9 @@ def benched(monkeypatch) -> list[tuple[runner.Cell, bool]]:
         ["data", "check"],
         ["data", "open-shapes"],
         ["predict"],
+        ["edit"],
+        ["edit", "style"],
+        ["edit", "dream"],
         ["kernels"],
     ],
     ids=lambda command: " ".join(command) or "recon3d",
@@ -70,7 +73,7 @@ def test_help(command, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("usage: ") and len(shown.splitlines()) > 3
     if not command:
-        for name in ("bench", "leaderboard", "data", "predict", "kernels", "fit | validate | test"):
+        for name in ("bench", "leaderboard", "data", "predict", "edit", "kernels", "fit | validate | test"):
             assert name in shown
 
 
@@ -89,6 +92,10 @@ def test_help_of_lightnings_commands():
         (["predict", "a.png", "--checkpoint", "c", "--out", "o", "--fromat", "obj"], "--fromat"),
         (["predict", "a.png", "--checkpoint", "c", "--out", "o", "--format", "stl"], "invalid choice: 'stl'"),
         (["data", "render", "meshes", "--out", "o", "--views", "36"], "invalid choice: 36"),
+        (["edit", "style", "a.obj", "--out", "o"], "required: --image"),
+        (["edit", "dream", "a.obj"], "required: --out"),
+        (["edit", "dream", "a.obj", "--out", "o", "--image", "b.png"], "unknown arguments: --image b.png"),
+        (["edit", "style", "a.obj", "--image", "i", "--out", "o", "--step", "3"], "unknown arguments: --step 3"),
         (["bench"], "required: --method"),
         (["banch"], "invalid choice: 'banch'"),
         ([], "required: command"),
