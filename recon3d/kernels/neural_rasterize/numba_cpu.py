@@ -26,7 +26,7 @@ FAST = {"reassoc", "contract", "nsz"}  # vectorised sums; the order is fixed whe
 def _set_lines(index, channels, grad, owner, value, slope, listed, weight, first):
     """One image to lines that sweeps pass contiguously: axis 0 columns from the bottom up, axis 1 rows from the left.
 
-    `owner` (2,S,S); `slope`, `value` (2,K,S,S). With one channel, instead of `value`, the list of empty pixels that
+    `owner` (2,S,S); `slope`, `value` (2,S,K,S). With one channel, instead of `value`, the list of empty pixels that
     should be covered: their places `listed` (2,S,S), weights -slope, and `first` (2,S,S+1): how many lie before each
     pixel.
     """
@@ -41,29 +41,29 @@ def _set_lines(index, channels, grad, owner, value, slope, listed, weight, first
         for row in range(size):
             up = size - 1 - row
             for column in range(size):
-                slope[0, k, column, up] = grad[k, row, column]
-                slope[1, k, up, column] = grad[k, row, column]
+                slope[0, column, k, up] = grad[k, row, column]
+                slope[1, up, k, column] = grad[k, row, column]
     if channels.shape[0] > 1:
         for k in range(channels.shape[0]):
             for row in range(size):
                 up = size - 1 - row
                 for column in range(size):
-                    value[0, k, column, up] = channels[k, row, column]
-                    value[1, k, up, column] = channels[k, row, column]
+                    value[0, column, k, up] = channels[k, row, column]
+                    value[1, up, k, column] = channels[k, row, column]
         return
     for axis in range(2):
         for u in range(size):
             count = 0
             for q in range(size):
                 first[axis, u, q] = count
-                if owner[axis, u, q] < 0 and slope[axis, 0, u, q] < 0.0:
+                if owner[axis, u, q] < 0 and slope[axis, u, 0, q] < 0.0:
                     listed[axis, u, count] = q
-                    weight[axis, u, count] = -slope[axis, 0, u, q]
+                    weight[axis, u, count] = -slope[axis, u, 0, q]
                     count += 1
             first[axis, u, size] = count
 
 
-@njit(cache=True, fastmath=FAST, inline="always")
+@njit(cache=True, fastmath=FAST, error_model="numpy")
 def _listed_sums(listed, weight, begin, end, crossing, scale_a, scale_b, eps_a, eps_b):
     """Sums of weight / distance over the listed pixels [begin, end), for both ends of an edge."""
     sum_a, sum_b = 0.0, 0.0
@@ -71,6 +71,21 @@ def _listed_sums(listed, weight, begin, end, crossing, scale_a, scale_b, eps_a, 
         reach = listed[n] - crossing
         sum_a += weight[n] / (scale_a * reach + eps_a)
         sum_b += weight[n] / (scale_b * reach + eps_b)
+    return sum_a, sum_b
+
+
+@njit(cache=True, fastmath=FAST, error_model="numpy")
+def _color_sums(value, slope, inner, begin, end, crossing, scale_a, scale_b, eps_a, eps_b):
+    """Sums of gain / distance over the pixels [begin, end) of a line (4,S), for both ends of an edge."""
+    v0, v1, v2, v3 = value[0, inner], value[1, inner], value[2, inner], value[3, inner]
+    sum_a, sum_b = 0.0, 0.0
+    for q in range(begin, end):
+        gain = np.float64((value[0, q] - v0) * slope[0, q] + (value[1, q] - v1) * slope[1, q])
+        gain += (value[2, q] - v2) * slope[2, q] + (value[3, q] - v3) * slope[3, q]
+        gain = gain if gain > 0.0 else 0.0
+        reach = q - crossing
+        sum_a += gain / (scale_a * reach + eps_a)
+        sum_b += gain / (scale_b * reach + eps_b)
     return sum_a, sum_b
 
 
@@ -99,14 +114,20 @@ def _away(distance, eps):
     return distance + eps if distance > 0.0 else distance - eps
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _faces_gradient(verts, begin, end, owner, value, slope, listed, weight, first, eps, paper, grad):
     """Gradient (F,3,2) of the faces [begin, end) of one image; `verts` (F,3,3) in NDC."""
     size = owner.shape[1]
-    only_mask = slope.shape[1] == 1
+    only_mask = slope.shape[2] == 1
     pixel = np.empty((3, 2))
+    shown = np.zeros(verts.shape[0], np.bool_)
+    for face in owner[0].flat:
+        if face >= 0:
+            shown[face] = True
     for f in range(begin, end):
         grad[f] = 0.0
+        if not (paper or shown[f]):  # every term of the code's rule needs a pixel that shows f
+            continue
         if verts[f, 0, 2] <= MIN_Z or verts[f, 1, 2] <= MIN_Z or verts[f, 2, 2] <= MIN_Z:
             continue
         for k in range(3):
@@ -153,23 +174,24 @@ def _faces_gradient(verts, begin, end, owner, value, slope, listed, weight, firs
                     scale_b = (ub - ua) / (u - ua) * 2.0 / size if ua != u else 1.0
 
                     if far_a or far_b:
-                        sum_a, sum_b = 0.0, 0.0
+                        eps_a = eps if scale_a * outward > 0.0 else -eps
+                        eps_b = eps if scale_b * outward > 0.0 else -eps
+                        head, tail = (o, size) if outward > 0 else (0, o + 1)
                         if only_mask:
-                            head = first[axis, u, o] if outward > 0 else 0
-                            tail = first[axis, u, size] if outward > 0 else first[axis, u, o + 1]
-                            eps_a = eps if scale_a * outward > 0.0 else -eps
-                            eps_b = eps if scale_b * outward > 0.0 else -eps
+                            head, tail = first[axis, u, head], first[axis, u, tail]
                             sum_a, sum_b = _listed_sums(
                                 listed[axis, u], weight[axis, u], head, tail, crossing, scale_a, scale_b, eps_a, eps_b
                             )
+                        elif not paper:
+                            sum_a, sum_b = _color_sums(
+                                value[axis, u], slope[axis, u], i, head, tail, crossing, scale_a, scale_b, eps_a, eps_b
+                            )
                         else:
-                            q = o
-                            while 0 <= q < size:
-                                gain = _gain(value[axis, :, u], slope[axis, :, u], q, i, paper)
-                                if gain > 0.0:
-                                    sum_a += gain / _away(scale_a * (q - crossing), eps)
-                                    sum_b += gain / _away(scale_b * (q - crossing), eps)
-                                q += outward
+                            sum_a, sum_b = 0.0, 0.0
+                            for q in range(head, tail):
+                                gain = _gain(value[axis, u], slope[axis, u], q, i, paper)
+                                sum_a += gain / (scale_a * (q - crossing) + eps_a)
+                                sum_b += gain / (scale_b * (q - crossing) + eps_b)
                         grad_a -= sum_a if far_a else 0.0
                         grad_b -= sum_b if far_b else 0.0
 
@@ -183,9 +205,9 @@ def _faces_gradient(verts, begin, end, owner, value, slope, listed, weight, firs
                             if owner[axis, u, q] != f:
                                 continue
                             if only_mask:  # q is covered, o is not
-                                gain = np.float64(slope[axis, 0, u, q])
+                                gain = np.float64(slope[axis, u, 0, q])
                             else:
-                                gain = _gain(value[axis, :, u], slope[axis, :, u], q, o, paper)
+                                gain = _gain(value[axis, u], slope[axis, u], q, o, paper)
                             if gain > 0.0:
                                 if inner_a:
                                     grad_a -= gain / _away(scale_a * (q - crossing), eps)
@@ -203,8 +225,8 @@ def _edge_gradient_parallel(verts, index, channels, grad, runs, eps, paper, resu
     for task in prange(len(index) * runs):
         b, run = task // runs, task % runs
         owner = np.empty((2, size, size), np.int32)
-        value = np.empty((2, k if k > 1 else 0, size, size), channels.dtype)
-        slope = np.empty((2, k, size, size), channels.dtype)
+        value = np.empty((2, size, k if k > 1 else 0, size), channels.dtype)
+        slope = np.empty((2, size, k, size), channels.dtype)
         listed = np.empty((2, lines, lines), np.float64)
         weight = np.empty((2, lines, lines), np.float64)
         first = np.empty((2, lines, size + 1), np.int32)
