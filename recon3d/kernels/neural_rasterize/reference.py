@@ -33,7 +33,7 @@ def sample_textures(textures: Tensor, index: Tensor, weights: Tensor, eps: float
     low = coordinate.floor()
     part = coordinate - low
     cell = low.long()
-    flat = textures.reshape(b, -1, 3)
+    flat = textures.flatten(1, 4)
     result = torch.zeros((), dtype=textures.dtype, device=textures.device)
     for corner in itertools.product((0, 1), repeat=3):
         texel = index.clamp(min=0)
