@@ -28,7 +28,7 @@ def sample_textures(textures: Tensor, index: Tensor, weights: Tensor, eps: float
     """
     b, f, size = textures.shape[:3]
     if f == 0:
-        return textures.new_zeros(b, 3, *index.shape[1:])
+        return textures.new_zeros(b, 3, *index.shape[1:]) + 0 * textures.sum()
     coordinate = (weights * (size - 1)).clamp(0, size - 1 - eps)
     low = coordinate.floor()
     part = coordinate - low
