@@ -104,6 +104,34 @@ def test_nearest_is_that_of_a_kd_tree(method, items, queries):
     assert torch.equal(voxels, torch.stack([items[row // VIEWS][2] for row in rows]))
 
 
+def test_the_search_is_exact_for_any_vectors(monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    method = Retrieval(**SMALL)
+    method.features = torch.randn(300, 4, generator=generator).half()
+    method.owners = torch.arange(300).flip(0)
+    monkeypatch.setattr(method, "_describe", lambda image: image)
+    queries = torch.randn(50, 4, generator=generator).half()
+    distances, rows = KDTree(method.features.double().numpy()).query(queries.double().numpy())
+    found, ours = method.nearest(queries)
+    assert found.tolist() == (299 - rows).tolist()
+    np.testing.assert_allclose(ours, distances, rtol=1e-5)
+
+
+def test_images_that_differ_by_a_pixel_are_told_apart(items):
+    almost = []
+    for name, images, voxels in items:
+        changed = images.clone()
+        changed[:, 0, 8, 8] += 0.002
+        almost.append((f"{name}-first", changed, ~voxels))
+    method = fitted([*items, *almost])
+    for name, images, _ in (*items, *almost):
+        found, distances = method.nearest(images)
+        assert [method.names[index] for index in found] == [name] * VIEWS
+        assert not distances.any()
+    others = method.nearest(items[0][1] + torch.tensor([0.002, 0, 0])[:, None, None])[1]
+    assert (others > 0).all()
+
+
 def test_rows_searched_in_parts_are_the_same_rows(method, queries, monkeypatch):
     whole = method.nearest(queries)
     monkeypatch.setattr("recon3d.methods.retrieval.ROWS", 4)
@@ -131,7 +159,7 @@ def test_neither_order_nor_batch_size_matters_and_the_first_name_wins_ties(metho
 def test_another_view_of_a_known_object_is_added(items):
     name, images, voxels = items[0]
     turned = [(name, images.flip(-1), voxels)]
-    method = fitted([*items, *turned], batch_size=1)
+    method = fitted([*items, *turned, *turned], batch_size=1)
     assert len(method.features) == (len(items) + 1) * VIEWS
     assert not method.nearest(torch.cat([images, images.flip(-1)]))[1].any()
 
