@@ -62,10 +62,14 @@ def eye_camera(eye: Tensor, viewing_angle: float = NMR_VIEWING_ANGLE) -> Camera:
         viewing_angle: HALF the field of view, degrees.
 
     Returns:
-        Camera of leading shape (N,).
+        Camera of leading shape (N,), in float32.
+
+    Raises:
+        ValueError: another shape, or an eye on the Y axis.
     """
     if eye.ndim != 2 or eye.shape[1] != 3 or bool((eye[:, ::2] == 0).all(dim=1).any()):
         raise ValueError(f"eye_camera: expected eyes (N, 3) off the Y axis, got {eye.tolist()}.")
+    eye = eye.float()  # the only precision of PyTorch3D's look-at
     angle = torch.full_like(eye[:, 0].detach(), viewing_angle)
     return _towards_origin(look_at_view_transform(eye=eye, device=eye.device), angle)
 

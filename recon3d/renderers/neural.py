@@ -128,6 +128,11 @@ def render_neural(
         ValueError: as `recon3d.kernels.neural_rasterize`, or orthographic cameras.
     """
     _refuse_orthographic(camera)
+    if textures.ndim < 5 or textures.shape[-5] != len(faces):
+        raise ValueError(
+            f"render_neural: expected textures (..., {len(faces)}, T, T, T, 3) for {len(faces)} faces, got "
+            f"{tuple(textures.shape)}."
+        )
     projected = project(camera, verts)
     background = torch.as_tensor(background, dtype=verts.dtype, device=verts.device)
     lead = torch.broadcast_shapes(projected.shape[:-2], textures.shape[:-5], background.shape[:-1])

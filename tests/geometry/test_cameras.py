@@ -14,6 +14,7 @@ from pytorch3d.renderer import (
 from recon3d.geometry.cameras import (
     NMR_DISTANCE,
     camera_centers,
+    eye_camera,
     from_pytorch3d,
     look_at_camera,
     look_at_parameters,
@@ -250,3 +251,34 @@ def test_layout_of_120_views_is_five_elevations_of_24_azimuths():
 def test_other_layouts_are_refused():
     with pytest.raises(ValueError, match="24 or 120 views, not 36"):
         nmr_cameras(36)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_camera_from_its_eye_is_the_look_at_camera_there(dtype):
+    expected = nmr_cameras(120)
+    camera = eye_camera(camera_centers(expected).to(dtype))
+    assert camera.shape == (120,)
+    for name in ("R", "T", "focal", "center"):
+        torch.testing.assert_close(getattr(camera, name), getattr(expected, name), rtol=1e-5, atol=1e-5)
+
+
+def test_an_eye_gets_the_gradient_of_its_projection():
+    eye = torch.tensor([[1.0, 1.5, -2.0]])
+    point = torch.tensor([[0.3, -0.2, 0.1]])
+
+    def column(eye):
+        return project(eye_camera(eye), point)[0, 0, 0]
+
+    leaf = eye.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(column(leaf), leaf)
+    for axis in range(3):
+        step = torch.zeros_like(eye)
+        step[0, axis] = 1e-2
+        numeric = (column(eye + step) - column(eye - step)) / 2e-2
+        assert float(gradient[0, axis]) == pytest.approx(float(numeric), rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.parametrize("eye", [[[0.0, 2.0, 0.0]], [[1.0, 2.0]]])
+def test_an_eye_without_a_direction_is_refused(eye):
+    with pytest.raises(ValueError, match="eyes"):
+        eye_camera(torch.tensor(eye))
