@@ -185,15 +185,14 @@ def _run(
     try:
         with _progress(console, state, request.schedule.steps) as on_step:
             optimise(state, faces, objective, request.schedule, save, on_step)
+        _write(request, targets, source, state, faces, style)
     except KeyboardInterrupt:
-        every = request.schedule.snapshot_every
         logger.error(
-            "Stopped after update %d; the same command goes on from update %d.",
+            "Stopped after update %d; the same command goes on from the last snapshot, which is made every %d.",
             len(state.history),
-            len(state.history) // every * every,
+            request.schedule.snapshot_every,
         )
         return INTERRUPTED
-    _write(request, targets, source, state, faces, style)
     return 0
 
 

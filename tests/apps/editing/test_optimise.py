@@ -26,10 +26,10 @@ SCHEDULE = Schedule(
 
 
 class Painting:
-    """Asks for red, and for the volume of the mask to be as given."""
+    """Asks for red, and for vertices at a given distance from the origin."""
 
-    def __init__(self, area: float | None = None, fail_at: int | None = None) -> None:
-        self.area, self.fail_at, self.calls = area, fail_at, 0
+    def __init__(self, radius: float | None = None, fail_at: int | None = None) -> None:
+        self.radius, self.fail_at, self.calls = radius, fail_at, 0
 
     def views(self, batch: int, generator: torch.Generator) -> Views:
         lights = Lights(ambient=1.0, directional=0.0)
@@ -39,8 +39,8 @@ class Painting:
         self.calls += 1
         target = torch.tensor([1.0, 0.0, 0.0])[:, None, None] * mask
         terms = {"red": (images - target).square().mean()}
-        if self.area is not None:
-            terms["area"] = (verts.norm(dim=1) - self.area).square().mean()
+        if self.radius is not None:
+            terms["radius"] = (verts.norm(dim=1) - self.radius).square().mean()
         if self.calls == self.fail_at:
             terms["red"] = terms["red"] * torch.nan
         return terms
@@ -111,6 +111,16 @@ def test_a_resumed_edit_is_the_same_to_the_bit(tmp_path: Path) -> None:
     optimise(state, FACES, Painting(0.5), SCHEDULE, ignore, ignore)
     assert torch.equal(state.verts, whole.verts) and torch.equal(state.logits, whole.logits)
     assert state.history == whole.history
+
+
+def test_renders_are_made_at_twice_the_size_and_halved() -> None:
+    class Masks(Painting):
+        def terms(self, images: Tensor, mask: Tensor, verts: Tensor) -> dict[str, Tensor]:
+            assert images.shape == (2, 3, 32, 32) and mask.shape == (2, 1, 32, 32) and not mask.requires_grad
+            assert set((4 * mask).unique().tolist()) == {0, 1, 2, 3, 4}
+            return super().terms(images, mask, verts)
+
+    run(replace(SCHEDULE, steps=1), Masks())
 
 
 def test_snapshots_come_every_so_often_and_at_the_end() -> None:
