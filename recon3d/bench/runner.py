@@ -42,6 +42,7 @@ EXPECTED_WARNINGS = (
     r".*exists and is not empty.*",  # a run that goes on has a folder
     r".*smaller than the logging interval.*",  # the mean shape's one epoch, which has no losses to log
     r".*this fit will run with no optimizer.*",  # MeanShape
+    r".*in eval mode at the start of training.*",  # Retrieval's network, which is fixed
     r".*does not have many workers.*",  # memory maps need none
 )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import GoogLeNet, GoogLeNet_Weights, VGG16_Weights, vgg16  # type: ignore[import-untyped]
+from torchvision.models import GoogLeNet, GoogLeNet_Weights, VGG16_Weights, vgg16
 
 VGG16_LAYERS = {
     "conv1_2": "features.3",

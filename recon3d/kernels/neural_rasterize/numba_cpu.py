@@ -80,9 +80,9 @@ def _color_sums(value, slope, inner, begin, end, crossing, scale_a, scale_b, eps
     v0, v1, v2, v3 = value[0, inner], value[1, inner], value[2, inner], value[3, inner]
     sum_a, sum_b = 0.0, 0.0
     for q in range(begin, end):
-        gain = np.float64((value[0, q] - v0) * slope[0, q] + (value[1, q] - v1) * slope[1, q])
-        gain += (value[2, q] - v2) * slope[2, q] + (value[3, q] - v3) * slope[3, q]
-        gain = gain if gain > 0.0 else 0.0
+        change = np.float64((value[0, q] - v0) * slope[0, q] + (value[1, q] - v1) * slope[1, q])
+        change += (value[2, q] - v2) * slope[2, q] + (value[3, q] - v3) * slope[3, q]
+        gain = change if change > 0.0 else 0.0
         reach = q - crossing
         sum_a += gain / (scale_a * reach + eps_a)
         sum_b += gain / (scale_b * reach + eps_b)
