@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
-from torchvision.models import GoogLeNet_Weights, VGG16_Weights  # type: ignore[import-untyped]
+from torchvision.models import GoogLeNet_Weights, VGG16_Weights
 
 from recon3d.apps.editing import dream as dreaming
 from recon3d.apps.editing import style as styling
