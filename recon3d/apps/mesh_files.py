@@ -77,6 +77,25 @@ def write_mesh(path: Path, verts: Tensor, faces: Tensor, vert_colors: Tensor | N
     write_whole(path, content)
 
 
+def textured_mesh_files(path: Path) -> tuple[Path, ...]:
+    """The files that `write_textured_mesh` makes of a path.
+
+    Returns:
+        The path; for OBJ also ``<stem>.mtl`` and ``<stem>.png`` beside it, with ``_`` for the spaces of the stem.
+
+    Raises:
+        ValueError: the suffix is none of `TEXTURED_FORMATS`.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in TEXTURED_FORMATS:
+        names = ", ".join("." + name for name in TEXTURED_FORMATS)
+        raise ValueError(f"write_textured_mesh: {path} should end in one of {names}.")
+    if kind == "glb":
+        return (path,)
+    stem = "_".join(path.stem.split())  # readers disagree on names with spaces inside OBJ and MTL
+    return (path, path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}.png"))
+
+
 def write_textured_mesh(
     path: Path, verts: Tensor, faces: Tensor, uv: Tensor, face_uv: Tensor, texture: Image.Image
 ) -> tuple[Path, ...]:
@@ -84,10 +103,8 @@ def write_textured_mesh(
 
     GLB holds everything in one file: vertices are split where their faces disagree on the texture coordinate, normals
     are smooth across the split, the material is matte and two-sided. OBJ keeps vertices and texture coordinates apart,
-    each in its number and order, and comes with ``<stem>.mtl`` and ``<stem>.png`` beside it
-    (``_`` for spaces). In both the faces keep
-    their order, and the texture is an sRGB PNG with the pixels given. Each file appears whole or not at all, the one at
-    `path` last.
+    each in its number and order, and comes with a material and a texture beside it. In both the faces keep their order,
+    and the texture is an sRGB PNG with the pixels given. Each file appears whole or not at all, the one at `path` last.
 
     Args:
         path: ``*.glb`` or ``*.obj``, in a folder that is there.
@@ -98,15 +115,12 @@ def write_textured_mesh(
         texture: RGB, sRGB values.
 
     Returns:
-        The files written.
+        `textured_mesh_files` of the path.
 
     Raises:
         ValueError: another suffix, no faces, values that are not finite, indices out of range, or not an RGB image.
     """
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in TEXTURED_FORMATS:
-        names = ", ".join("." + name for name in TEXTURED_FORMATS)
-        raise ValueError(f"write_textured_mesh: {path} should end in one of {names}.")
+    files = textured_mesh_files(path)
     if len(faces) == 0 or not bool(verts.isfinite().all()) or not bool(uv.isfinite().all()):
         raise ValueError(
             f"write_textured_mesh: {path}: expected faces, finite vertices and finite texture coordinates, got "
@@ -121,19 +135,17 @@ def write_textured_mesh(
     if texture.mode != "RGB":
         raise ValueError(f"write_textured_mesh: {path}: expected an RGB texture, got mode {texture.mode}.")
     v, f, vt, ft = (value.detach().cpu().numpy() for value in (verts, faces, uv, face_uv))
-    if kind == "glb":
+    if len(files) == 1:
         write_whole(path, _textured_glb(v, f, vt, ft, texture))
-        return (path,)
-    # Readers disagree on names with spaces in these formats.
-    stem = "_".join(path.stem.split())
-    picture, material = path.with_name(f"{stem}.png"), path.with_name(f"{stem}.mtl")
+        return files
+    _, material, picture = files
     encoded = io.BytesIO()
     texture.save(encoded, format="png")
     write_whole(picture, encoded.getvalue())
     # Ka, Kd, Ks: ambient and diffuse white, so that the texture is shown as it is, and no highlight.
     write_whole(material, f"newmtl texture\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n".encode())
     write_whole(path, _textured_obj(v, f, vt, ft, material.name).encode())
-    return (path, material, picture)
+    return files
 
 
 def _textured_glb(

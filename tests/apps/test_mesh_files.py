@@ -10,7 +10,14 @@ import trimesh
 from PIL import Image
 from torch import Tensor
 
-from recon3d.apps.mesh_files import FORMATS, TEXTURED_FORMATS, object_to_gltf, write_mesh, write_textured_mesh
+from recon3d.apps.mesh_files import (
+    FORMATS,
+    TEXTURED_FORMATS,
+    object_to_gltf,
+    textured_mesh_files,
+    write_mesh,
+    write_textured_mesh,
+)
 from recon3d.geometry.cameras import object_to_shapenet
 
 Mesh = tuple[Tensor, Tensor, Tensor]
@@ -145,6 +152,7 @@ def test_a_texture_comes_back_the_same(tmp_path: Path, textured, kind: str) -> N
     path = tmp_path / f"two faces.{kind}"
     written = write_textured_mesh(path, *textured)
     names = {"glb": {"two faces.glb"}, "obj": {"two faces.obj", "two_faces.mtl", "two_faces.png"}}[kind]
+    assert written == textured_mesh_files(path)
     assert {file.name for file in written} == names == {file.name for file in tmp_path.iterdir()}
     back = read(path)
     assert np.abs(back.vertices[back.faces] - verts[faces].numpy()).max() < 1e-7  # glTF has float32

@@ -35,7 +35,7 @@ from recon3d.apps.editing.optimise import (
 )
 from recon3d.apps.editing.source import SourceMesh, read_source
 from recon3d.apps.editing.turntable import comparison, to_picture, turntable_gif
-from recon3d.apps.mesh_files import TEXTURED_FORMATS, write_textured_mesh
+from recon3d.apps.mesh_files import TEXTURED_FORMATS, textured_mesh_files, write_textured_mesh
 from recon3d.apps.whole_file import write_whole
 from recon3d.networks.imagenet import googlenet_features, vgg16_features
 
@@ -138,9 +138,9 @@ def _prepare(
     stem = f"{request.mesh.stem}-{kind}"
     places = {suffix: request.out / f"{stem}{suffix}" for suffix in ("-views.png", ".gif", ".csv", ".ckpt")}
     targets = _Targets(request.out / f"{stem}.{request.format}", *places.values())
-    written = {*targets, request.out / f"{stem}.png", request.out / f"{stem}.mtl"}
+    written = {target.resolve() for target in (*targets, *textured_mesh_files(targets.mesh))}
     for path in (request.mesh, *images):
-        if path.resolve() in {target.resolve() for target in written}:
+        if path.resolve() in written:
             raise ValueError(f"{path} is an input and would be overwritten; choose another --out.")
     name = request.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -160,9 +160,7 @@ def _run(
     faces = source.faces.to(device)
     state = start(source.edit_verts().to(device), len(faces), request.schedule)
     same = {key: value for key, value in asdict(request.schedule).items() if key not in ("steps", "snapshot_every")}
-    features = (
-        "random" if request.weights is None else f"{request.weights.name}, {request.weights.stat().st_size} bytes"
-    )
+    features = "random" if request.weights is None else f"weights {_file_digest(request.weights)}"
     known = {
         name: str(value)
         for name, value in {
@@ -211,6 +209,8 @@ def _write(
     pictures.save(encoded, format="png")
     write_whole(targets.views, encoded.getvalue())
     write_whole(targets.turntable, turntable_gif(verts, faces, textures))
+    # Again: a kill between a snapshot and its table leaves an older table, and a finished edit has no update to come.
+    write_whole(targets.history, _table(state.history))
     written = write_textured_mesh(
         targets.mesh, source.file_verts(verts), source.faces, baked.uv, baked.face_uv, baked.image
     )
@@ -242,6 +242,11 @@ def _table(history: Sequence[Mapping[str, float]]) -> bytes:
     writer.writerow(["update", *history[0]])
     writer.writerows([number, *values.values()] for number, values in enumerate(history, 1))
     return text.getvalue().encode()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _digest(*values: Tensor) -> str:

@@ -18,13 +18,18 @@ DISTANCE, ELEVATIONS = 2.5, (-10.0, 30.0)  # [2]
 class DreamObjective:
     """Minus the mean squared feature of the renders, plus a term that keeps edges of one length.
 
-    Deviation: [1] prints ``-|f|_F^2``, the sum; the mean of [2] differs by a constant factor, and Adam does not see it.
-    The edge term is of [2], [1] has none: weight 0 is the paper.
+    Deviation: [1] prints ``-|f|_F^2``, the sum, and has no edge term. Both the mean and the edge term are of [2]. With
+    weight 0 the loss differs from that of [1] by a constant factor, on which Adam's updates do not depend (its epsilon
+    aside); with another weight that factor is part of the balance between the two terms.
+
+    Deviation: [2] balances them with 1e-4 for Caffe's GoogLeNet on BGR pixels of 0 to 255 less their mean. `features`
+    is another network (torchvision's, with batch normalisation, on RGB of -1 to 1), so that the same weight is another
+    balance.
 
     Args:
         features: of `LAYERS`; RGB images (B, 3, H, W) in [0, 1] to feature maps by name.
         faces: (F, 3).
-        edge_weight: of `edge_length_variance`; 1e-4 in [2].
+        edge_weight: of `edge_length_variance`; 0 is [1], 1e-4 the number in [2].
     """
 
     def __init__(self, features: nn.Module, faces: Tensor, edge_weight: float) -> None:

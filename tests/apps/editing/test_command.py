@@ -11,6 +11,7 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from torchvision.models import GoogLeNet
 
 from recon3d import cli
 from recon3d.apps.editing import command
@@ -125,6 +126,45 @@ def test_a_finished_edit_can_be_made_longer_and_not_changed(
     assert (tmp_path / "egg-style.glb").read_bytes() == before
 
 
+@pytest.mark.parametrize("left", [b"", b"update,loss\n1,0.5\n"])
+def test_the_history_is_that_of_the_result(egg: Path, stripes: Path, tmp_path: Path, left: bytes) -> None:
+    arguments = style(egg, stripes, tmp_path, "--steps", "2")
+    assert cli.main(arguments) == 0
+    history = tmp_path / "egg-style.csv"
+    before = history.read_bytes()
+    # As after a kill between the last snapshot and its table: there is no table, or an older one.
+    history.unlink()
+    if left:
+        history.write_bytes(left)
+    assert cli.main(arguments) == 0
+    assert history.read_bytes() == before
+
+
+def test_other_weights_of_the_same_name_and_size_are_another_edit(
+    egg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    after = ("inception4d", "inception4e", "inception5", "aux", "fc")
+    state = GoogLeNet(init_weights=False).state_dict()
+    state = {name: value for name, value in state.items() if not name.startswith(after)}
+    file, renamed = tmp_path / "w.pth", tmp_path / "renamed.pth"
+    torch.save(state, file)
+    size = file.stat().st_size
+    options = [option for option in SMALL if option != "--random-features"]
+    arguments = ["edit", "dream", str(egg), "--out", str(tmp_path / "out"), *options, "--weights"]
+    assert cli.main([*arguments, str(file), "--steps", "1"]) == 0
+    shutil.move(file, renamed)
+    assert cli.main([*arguments, str(renamed), "--steps", "2"]) == 0  # the same edit
+
+    state["inception4c.branch1.bn.bias"] += 1
+    torch.save(state, file)
+    assert file.stat().st_size == size
+    assert cli.main([*arguments, str(file), "--steps", "3"]) == 1
+    shown = capsys.readouterr().err
+    assert "features: weights " in shown and "another --out" in shown
+    assert len(losses(tmp_path / "out" / "egg-dream.csv")) == 2
+
+
 def test_without_weights_it_says_what_to_download(
     egg: Path, stripes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,12 +196,16 @@ def test_inputs_that_cannot_be_used(
 ) -> None:
     (tmp_path / "file").write_text("")
     shutil.copyfile(egg, tmp_path / "a.obj")
-    shutil.copyfile(stripes, tmp_path / "a-style.png")
+    shutil.copyfile(egg, tmp_path / "an egg.obj")
+    for name in ("a-style.gif", "an_egg-style.png"):
+        shutil.copyfile(stripes, tmp_path / name)
+    obj = ("--format", "obj")
     for arguments, message in (
         (style(tmp_path / "no.obj", stripes, tmp_path / "out"), "No mesh at"),
         (style(egg, tmp_path / "no.png", tmp_path / "out"), "No style image at"),
         (style(egg, stripes, tmp_path / "file"), "expects a folder"),
-        (style(tmp_path / "a.obj", tmp_path / "a-style.png", tmp_path), "would be overwritten"),
+        (style(tmp_path / "a.obj", tmp_path / "a-style.gif", tmp_path), "would be overwritten"),
+        (style(tmp_path / "an egg.obj", tmp_path / "an_egg-style.png", tmp_path, *obj), "would be overwritten"),
         (style(egg, stripes, tmp_path / "out", "--steps", "0"), "--steps should be at least 1"),
         (style(egg, stripes, tmp_path / "out", "--tv-weight", "-1"), "--tv-weight should be 0 or positive"),
     ):
