@@ -112,8 +112,8 @@ def page(reported: Reported) -> str:
         markdown.GENERATED,
         "# Numbers reported by the papers\n",
         "*Reported*: printed in the papers, not run here; other code, splits and protocols. Where the same quantity "
-        "was measured here, these rows also stand beside ours. Errors found in the papers: "
-        "[reported/README.md](reported/README.md).\n",
+        "was measured here, on the same or on similar data, these rows also stand beside ours. Errors found in the "
+        "papers: [reported/README.md](reported/README.md).\n",
     ]
     for names, cells in reported.cells.groupby(["paper", "table"], sort=True):
         key, number = map(str, names)

@@ -46,17 +46,15 @@ def shuffled_plan(
 ) -> list[ViewIndex]:
     """Every object once, in an order shuffled by (seed, epoch), each with different views, uniformly drawn.
 
-    Views of a draw coincide only where more are asked for than there are. Where the number of objects is no multiple of
+    Where more are asked for than there are, they begin again. Where the number of objects is no multiple of
     `world`, the processes of a distributed run, the first of the order come again at its end: training steps need all
     processes.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(sum(counts))
     order = np.resize(order, -(-len(order) // world) * world)
-    if views_each <= n_views:
-        views = generator.permuted(np.tile(np.arange(n_views), (len(order), 1)), axis=1)[:, :views_each]
-    else:
-        views = generator.integers(n_views, size=(len(order), views_each))
+    shuffled = generator.permuted(np.tile(np.arange(n_views), (len(order), 1)), axis=1)
+    views = shuffled[:, np.arange(views_each) % n_views]
     return list(zip(order.tolist(), map(tuple, views.tolist()), strict=True))
 
 

@@ -42,7 +42,7 @@ class PerspectiveTransformerVoxels(ReconstructionMethod):
     Args:
         silhouette_size: side of the projections; true masks are averaged down to it. 32 in the paper.
         depth_samples: see `render_voxel_silhouettes`; 32 in the paper.
-        threshold: occupancy from which a cell is solid; 0.5 in the paper.
+        threshold: occupancy from which a cell is solid; 0.5 in the authors' code.
         image_size: side of the input; 64 in the paper.
         width: channels of the first convolution; 64 in the paper.
         hidden: size of the encoder's linear layers; 1024 in the paper.
@@ -78,6 +78,8 @@ class PerspectiveTransformerVoxels(ReconstructionMethod):
         schedule: Literal["constant", "step", "cosine"] = "constant",
     ) -> None:
         super().__init__(lr=lr, schedule=schedule)
+        if not 0 < threshold < 1:
+            raise ValueError(f"PerspectiveTransformerVoxels: expected a threshold in (0, 1), got {threshold}.")
         self.silhouette_size, self.depth_samples, self.threshold = silhouette_size, depth_samples, threshold
         self.loss_weights = {"projection": 1.0}
         self.encoder = ConvEncoder(self.in_channels, image_size, width, hidden, code, batch_norm=False)

@@ -67,8 +67,10 @@ class FeatureNetwork(nn.Module):
 
         Convolutional layers give (B, C, h, w), fc6 gives (B, 4096). H and W are at least 32.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"FeatureNetwork: expected RGB images (B, 3, H, W), got {tuple(images.shape)}.")
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 32:
+            raise ValueError(
+                f"FeatureNetwork: expected RGB images (B, 3, H, W), H and W at least 32, got {tuple(images.shape)}."
+            )
         value = (images - self.mean) / self.std
         tapped = {}  # and no others: those of VGG-16 are 100 MB for an image of 224x224
         for position, step in enumerate(self.steps):

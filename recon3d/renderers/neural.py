@@ -45,7 +45,10 @@ class Lights:
         def as_tensor(value: float | Sequence[float] | Tensor) -> Tensor:
             return torch.as_tensor(value, dtype=normals.dtype, device=normals.device)
 
-        direction = F.normalize(as_tensor(self.direction), dim=-1)
+        direction = as_tensor(self.direction)
+        if bool((direction == 0).all(dim=-1).any()):
+            raise ValueError("Lights: expected a direction towards the light, got (0, 0, 0).")
+        direction = F.normalize(direction, dim=-1)
         cosine = (normals * direction.unsqueeze(-2)).sum(dim=-1, keepdim=True)
         cosine = cosine.relu() if self.clamp else cosine
         ambient = as_tensor(self.ambient).unsqueeze(-1) * as_tensor(self.ambient_color)
@@ -111,7 +114,7 @@ def render_neural(
         verts: (..., V, 3) in the world.
         faces: (F, 3).
         textures: (..., F, T, T, T, 3) RGB in [0, 1], see `recon3d.kernels.neural_rasterize`.
-        camera: leading shape (...), perspective. The leading dimensions of the three broadcast.
+        camera: leading shape (...), perspective. All leading dimensions broadcast, those of lights and background too.
         image_size: S.
         lights: None is `Lights()`.
         background: RGB, three floats or (..., 3).
@@ -135,7 +138,6 @@ def render_neural(
         )
     projected = project(camera, verts)
     background = torch.as_tensor(background, dtype=verts.dtype, device=verts.device)
-    lead = torch.broadcast_shapes(projected.shape[:-2], textures.shape[:-5], background.shape[:-1])
     corners = verts[..., faces, :]
     normals = torch.linalg.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
     normals = F.normalize(normals, dim=-1, eps=1e-12)
@@ -144,6 +146,7 @@ def render_neural(
     normals = torch.where(facing < 0, -normals, normals)
     light = (lights or Lights()).on_faces(normals)[..., None, None, None, :]
     lit = textures * light
+    lead = torch.broadcast_shapes(projected.shape[:-2], lit.shape[:-5], background.shape[:-1])
 
     def flat(value: Tensor, n: int) -> Tensor:
         """Leading shape (...) to one dimension, before the last n."""

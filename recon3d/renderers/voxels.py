@@ -47,6 +47,11 @@ def render_voxel_silhouettes(occupancy: Tensor, camera: Camera, image_size: int,
             "render_voxel_silhouettes: expected occupancy (B,C,R,R,R) and cameras (B,V), got "
             f"{tuple(occupancy.shape)} and {tuple(camera.shape)}."
         )
+    if image_size < 1 or depth_samples < 1:
+        raise ValueError(
+            "render_voxel_silhouettes: expected image_size and depth_samples of at least 1, got "
+            f"{image_size} and {depth_samples}."
+        )
     if camera.orthographic:
         raise ValueError("render_voxel_silhouettes: expected perspective cameras, got orthographic ones.")
     (b, c, r), v, s = occupancy.shape[:3], camera.shape[1], image_size

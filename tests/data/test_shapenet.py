@@ -217,7 +217,7 @@ def test_a_shuffled_epoch_shows_every_object_once_in_different_views():
         assert drawn == plan(views_each) and drawn != plan(views_each, epoch=1) and drawn != plan(views_each, seed=1)
     counts = np.bincount([view for epoch in range(50) for _, views in plan(6, epoch) for view in views], minlength=24)
     assert abs(counts - 500).max() < 4 * np.sqrt(2000 * 0.25 * 0.75)  # each view in a quarter of the 2000 draws
-    assert {len(views) for _, views in plan(25)} == {25}
+    assert all(len(views) == 25 and set(views) == set(range(24)) for _, views in plan(25))  # all, then again
 
 
 def test_points_are_present_and_cut(tmp_path):

@@ -224,9 +224,10 @@ TEXTURES = torch.zeros(2, 4, 2, 2, 2, 3)
         ({"textures": TEXTURES, "background": torch.zeros(3, 3)}, r"background.*\(3,\).*\(2, 3\).*\(3, 3\)"),
         ({"textures": TEXTURES, "background": torch.zeros(3).double()}, "background.*float32.*float64"),
         ({"anti_alias": 0}, "anti_alias >= 1 .*got 0 and 0.0001"),
-        ({"eps": 0.0}, "eps > 0, got 1 and 0.0"),
-        ({"eps": -1e-4}, "eps > 0, got 1 and -0.0001"),
-        ({"eps": math.nan}, "eps > 0, got 1 and nan"),
+        ({"eps": 0.0}, "got 1 and 0.0"),
+        ({"eps": -1e-4}, "got 1 and -0.0001"),
+        ({"eps": math.nan}, "got 1 and nan"),
+        ({"eps": 1.0}, "eps in \\(0, 1\\), got 1 and 1.0"),
         ({"gradient": "exact"}, "gradient.*code.*paper.*exact"),
         ({"backend": "pytorch3d"}, "neural_rasterize: backend=pytorch3d does not exist; available on cpu: .*numba"),
     ],
@@ -249,6 +250,31 @@ def test_nan_and_infinity_are_refused(backend, value):
     textures[1, 2, 0, 1, 0, 2] = value
     with pytest.raises(ValueError, match=r"textures .*NaN or inf"):
         neural_rasterize(FACES, 8, textures, backend=backend)
+    with pytest.raises(ValueError, match=r"background .*NaN or inf"):
+        neural_rasterize(FACES, 8, TEXTURES, torch.tensor([0.0, value, 0.0]), backend=backend)
+
+
+@every_backend
+def test_texels_stay_in_the_cube_where_eps_is_lost_to_rounding(backend):
+    """At a corner, with eps below the precision of float32, the sample is the corner's texel."""
+    # The centre of pixel (1, 1) of 4 is NDC (0.25, 0.25), and is corner 0.
+    face = torch.tensor([[[[0.25, 0.25, 1.0], [0.25, -3.0, 1.0], [-3.0, 0.25, 1.0]]]])
+    textures = torch.zeros(1, 1, 2, 2, 2, 3)
+    textures[0, 0, 1, 0, 0] = torch.tensor([0.2, 0.5, 0.8])
+    textures.requires_grad_()
+    image = neural_rasterize(face, 4, textures, eps=1e-12, backend=backend).image
+    torch.testing.assert_close(image[0, :, 1, 1], torch.tensor([0.2, 0.5, 0.8]), rtol=1e-5, atol=1e-6)
+    (gradient,) = torch.autograd.grad(image[0, 0, 1, 1], textures)
+    assert float(gradient.detach()[0, 0, 1, 0, 0, 0]) == pytest.approx(1, abs=1e-5)
+
+
+@every_backend
+def test_depth_of_a_sliver_is_between_those_of_its_corners(backend):
+    """Twice its area is 2e-7, so products of coordinates in float32 are no more exact than the area itself."""
+    face = torch.tensor([[[[0.9, 0.9, 1.0], [-0.9, -0.9, 2.0], [-0.9, -0.9 + 1e-7, 2.0]]]])
+    depth = neural_rasterize(face, 8, with_depth=True, backend=backend).depth
+    seen = depth[depth < 100]
+    assert len(seen) and (seen >= 1).all() and (seen <= 2).all()
 
 
 def test_the_backend_of_the_environment(monkeypatch):

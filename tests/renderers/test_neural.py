@@ -283,6 +283,24 @@ def test_options_are_passed_on():
             image_of(verts, gradient="exact")
 
 
+def test_many_lights_on_one_mesh_are_many_images():
+    verts, faces = icosphere(1, 0.5)
+    textures = torch.ones(len(faces), 2, 2, 2, 3)
+    camera = look_at_camera()[0]
+    lights = Lights(ambient=torch.tensor([0.2, 0.9, 0.4]), directional=0.0)
+    many = render_neural(verts, faces, textures, camera, 16, lights)
+    assert many.image.shape == (3, 3, 16, 16) and many.mask.shape == (3, 16, 16)
+    for image, ambient in zip(many.image, (0.2, 0.9, 0.4), strict=True):
+        assert torch.equal(image, render_neural(verts, faces, textures, camera, 16, Lights(ambient, 0.0)).image)
+
+
+def test_a_light_from_nowhere_is_refused():
+    verts, faces = icosphere(1, 0.5)
+    lights = Lights(direction=torch.zeros(3))
+    with pytest.raises(ValueError, match="direction"):
+        render_neural(verts, faces, torch.ones(len(faces), 2, 2, 2, 3), look_at_camera()[0], 16, lights)
+
+
 def test_orthographic_cameras_are_refused():
     verts, faces = blobs(1)
     view = nmr_cameras()[[0]]

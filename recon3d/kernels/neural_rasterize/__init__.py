@@ -78,7 +78,7 @@ def neural_rasterize(
         background: (3,) or (B, 3) RGB; None is black. Only used with textures.
         with_depth: also render depth.
         anti_alias: rasterise at this multiple of S and average; depth averages its background of 100 in, as NMR does.
-        eps: see above; the code has 1e-4 for masks and 1e-3 for colours.
+        eps: see above, in (0, 1); the code has 1e-4 for masks and 1e-3 for colours.
         gradient: `code` or `paper`.
         backend: `numba` (CPU) or `reference` (torch, its forward PyTorch3D's); None asks RECON3D_BACKEND, then the
             device.
@@ -155,10 +155,13 @@ def _check(
             )
         if not bool(torch.isfinite(textures).all()):
             raise ValueError("neural_rasterize: textures hold NaN or inf.")
-    if background is not None and background.shape not in ((3,), (b, 3)):
-        raise ValueError(f"neural_rasterize: expected background (3,) or ({b}, 3), got {tuple(background.shape)}.")
-    if anti_alias < 1 or not eps > 0:
-        raise ValueError(f"neural_rasterize: expected anti_alias >= 1 and eps > 0, got {anti_alias} and {eps}.")
+    if background is not None:
+        if background.shape not in ((3,), (b, 3)):
+            raise ValueError(f"neural_rasterize: expected background (3,) or ({b}, 3), got {tuple(background.shape)}.")
+        if not bool(torch.isfinite(background).all()):
+            raise ValueError("neural_rasterize: background holds NaN or inf.")
+    if anti_alias < 1 or not 0 < eps < 1:
+        raise ValueError(f"neural_rasterize: expected anti_alias >= 1 and eps in (0, 1), got {anti_alias} and {eps}.")
     if gradient not in get_args(GradientRule):
         raise ValueError(
             f"neural_rasterize: expected gradient to be one of {get_args(GradientRule)}, got {gradient!r}."

@@ -20,11 +20,12 @@ def visible_depth(face_verts: Tensor, index: Tensor) -> Tensor:
     """
     size = index.shape[-1]
     image, row, column = (index >= 0).nonzero(as_tuple=True)
-    corners = face_verts[image, index[image, row, column]]  # (N,3,3)
-    pixel = 1 - (2 * torch.stack([column, row], dim=-1) + 1).to(face_verts) / size  # (N,2)
+    # In double precision: areas of slivers are differences of nearly equal products.
+    corners = face_verts[image, index[image, row, column]].double()  # (N,3,3)
+    pixel = 1 - (2 * torch.stack([column, row], dim=-1) + 1).to(corners) / size  # (N,2)
     to_corner = corners[..., :2] - pixel.unsqueeze(1)
     x, y = to_corner.unbind(dim=-1)
     # Twice the areas opposite to corners 0, 1, 2; their sum is that of the face.
     areas = torch.stack([x[:, i] * y[:, j] - x[:, j] * y[:, i] for i, j in ((1, 2), (2, 0), (0, 1))], dim=-1)
     depth = areas.sum(dim=-1) / (areas / corners[..., 2]).sum(dim=-1)
-    return face_verts.new_full(index.shape, FAR).index_put((image, row, column), depth)
+    return face_verts.new_full(index.shape, FAR).index_put((image, row, column), depth.to(face_verts))

@@ -30,7 +30,7 @@ def sample_textures(textures: Tensor, index: Tensor, weights: Tensor, eps: float
     if f == 0:
         return textures.new_zeros(b, 3, *index.shape[1:]) + 0 * textures.sum()
     coordinate = (weights * (size - 1)).clamp(0, size - 1 - eps)
-    low = coordinate.floor()
+    low = coordinate.floor().clamp(max=size - 2)
     part = coordinate - low
     cell = low.long()
     flat = textures.flatten(1, 4)
