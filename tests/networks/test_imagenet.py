@@ -169,6 +169,8 @@ def test_unknown_layers_are_refused(layers):
         vgg16_features(layers)
 
 
-def test_images_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"expected RGB images \(B, 3, H, W\), got \(1, 4, 32, 32\)"):
-        vgg16_features(["conv1_2"])(torch.zeros(1, 4, 32, 32))
+@pytest.mark.parametrize("shape", [(1, 4, 32, 32), (3, 32, 32), (1, 3, 31, 64)])
+def test_images_of_another_shape_are_refused(shape):
+    message = re.escape(f"expected RGB images (B, 3, H, W), H and W at least 32, got {shape}.")
+    with pytest.raises(ValueError, match=message):
+        vgg16_features(["conv1_2"])(torch.zeros(shape))
