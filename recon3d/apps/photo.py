@@ -59,7 +59,7 @@ def read_photo(path: Path, size: int, mask_path: Path | None = None) -> Photo:
         FileNotFoundError: no such file.
         ValueError: a file that is no image, is damaged or too large; a mask that is empty or of another size.
     """
-    picture = _open(path)
+    picture = open_image(path)
     rgba = picture.convert("RGBA")
     if mask_path is not None:
         rgba.putalpha(_read_mask(mask_path, rgba, path))
@@ -81,8 +81,13 @@ def read_photo(path: Path, size: int, mask_path: Path | None = None) -> Photo:
     return Photo(path, pixels[:3] * (pixels[3:] > 0), pixels[3:])
 
 
-def _open(path: Path) -> Image.Image:
-    """The first frame, upright, with 8 bits per channel."""
+def open_image(path: Path) -> Image.Image:
+    """The first frame of an image file, upright, with 8 bits per channel.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an image, or a damaged or too large one.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"No image at {path}.")
     try:
@@ -111,7 +116,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _read_mask(mask_path: Path, photo: Image.Image, path: Path) -> Image.Image:
-    mask = _open(mask_path)
+    mask = open_image(mask_path)
     if mask.size != photo.size:
         raise ValueError(
             f"{mask_path} is {mask.width}x{mask.height} pixels, its photo {path} {photo.width}x{photo.height} "

@@ -63,7 +63,7 @@ class Retrieval(ReconstructionMethod):
             raise ValueError(f"Retrieval: expected image_size and views of at least 1, got {image_size} and {views}.")
         self.hparams["weights"] = None if weights is None else str(weights)  # a Path could not be loaded safely
         self.automatic_optimization = False
-        self.min_views = views  # type: ignore[misc]  # a choice here, a constant of other methods
+        self.min_views = views
         self.layer, self.image_size = layer, image_size
         self.network = vgg16_features([layer], None if weights is None else Path(weights), seed)
         self.names: list[str] = []  # objects, sorted

@@ -60,7 +60,7 @@ class PerspectiveTransformerVoxels(ReconstructionMethod):
     )
     in_channels: ClassVar[int] = 4
     needs: ClassVar[frozenset[str]] = frozenset({"masks", "cameras"})
-    min_views: ClassVar[int] = 2
+    min_views: int = 2
     encoded_views: ClassVar[int] = 2
 
     def __init__(

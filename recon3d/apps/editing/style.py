@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from recon3d.apps.editing.views import Views, random_cameras, uniform
+from recon3d.apps.photo import open_image
 from recon3d.losses.style import gram_matrix, style_loss, total_variation
 from recon3d.renderers.neural import Lights
 
@@ -94,17 +94,7 @@ def read_style_image(path: Path, size: int) -> Tensor:
     """
     if not path.is_file():
         raise FileNotFoundError(f"No style image at {path}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                rgba = ImageOps.exif_transpose(file).convert("RGBA")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first.") from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image that can be read; expected PNG, JPEG, WebP or TIFF.") from error
-    except Exception as error:  # decoders of damaged files raise SyntaxError, struct.error and others
-        raise ValueError(f"{path} cannot be read: {error}") from error
+    rgba = open_image(path).convert("RGBA")
     opaque = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     pixels = np.asarray(opaque.resize((size, size), Image.Resampling.BICUBIC))
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
