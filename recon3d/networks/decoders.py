@@ -1,4 +1,4 @@
-"""Shape decoders: codes to deformed templates, their colours, and occupancy grids."""
+"""Shape decoders: codes to deformed templates, their colours, point clouds, and occupancy grids."""
 
 from __future__ import annotations
 
@@ -114,3 +114,22 @@ class VolumeDecoder(nn.Sequential):
     def forward(self, code: Tensor) -> Tensor:
         """Occupancy (B, 32, 32, 32) in (0, 1) of codes (B, code)."""
         return super().forward(code).squeeze(1)
+
+
+class PointDecoder(nn.Module):
+    """Point clouds by one linear layer, tanh and a half: the decoder of Insafutdinov and Dosovitskiy 2018 (DPC).
+
+    Args:
+        code: size of the code; 1024 in the paper.
+        n_points: N.
+    """
+
+    def __init__(self, code: int = 1024, n_points: int = 2000) -> None:
+        super().__init__()
+        self.layer = nn.Linear(code, 3 * n_points)
+        nn.init.trunc_normal_(self.layer.weight, std=0.025, a=-0.05, b=0.05)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Points (B, N, 3) in (-0.5, 0.5) of the object frame, from codes (B, code)."""
+        return 0.5 * torch.tanh(self.layer(code)).unflatten(1, (-1, 3))
