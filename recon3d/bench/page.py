@@ -10,6 +10,8 @@ from recon3d.bench.record import Record
 from recon3d.bench.reported import Reported
 
 Cells = list[tuple[str, bool]]  # text, and whether it is the best of its group
+# Variants of the Chamfer distance and of the IoU that papers on point clouds report; a table of their own.
+POINT_MEASURES = frozenset({"chamfer_best", "chamfer_diagonal", "surface_iou", "filled_iou"})
 
 
 def page(standing: Standing, papers: Reported) -> str:
@@ -21,42 +23,53 @@ def page(standing: Standing, papers: Reported) -> str:
             f"categories: {', '.join(standing.data.categories)}; {standing.data.scale.replace('_', ' ')} 1. "
             "[How to read](README.md#how-to-read).\n"
         )
-        header, lines = results(standing)
-        parts += ["## Results\n", bold_table(header, lines), _scored(standing)]
+        points = tuple(column for column in standing.columns if column.name in POINT_MEASURES)
+        others = tuple(column for column in standing.columns if column not in points)
+        parts += ["## Results\n", bold_table(*results(standing, others))]
+        parts += ["## As points\n", bold_table(*results(standing, points))] if points else []
+        parts += [_scored(standing)]
         if standing.primary is not None:
             parts += [
                 f"## {standing.primary.label} by category\n",
                 bold_table(*by_category(standing, standing.primary)),
             ]
         parts += ["## Cost\n", bold_table(*cost(standing)), "## Reported by papers\n", _beside_papers(standing, papers)]
-        parts += ["## Runs\n", _runs(standing)]
+        parts += ["## Runs\n", runs(standing)]
+    parts += left_out(standing)
+    return "\n".join(parts)
+
+
+def left_out(standing: Standing) -> list[str]:
+    """Sections about the runs that are not ranked: the stale ones with the reason, the failed ones with the error."""
+    parts = []
     if standing.stale:
         rows = [[run.method, str(run.seed), run.provenance.date[:10], reason] for run, reason in standing.stale]
         parts += ["## Stale, not ranked\n", markdown.table(["method", "seed", "date", "why"], rows)]
     if standing.failed:
         rows = [[run.method, str(run.seed), *_code(run), first_line(run.error)] for run in standing.failed]
         parts += ["## Failed runs\n", markdown.table(["method", "seed", "date", "commit", "error"], rows)]
-    return "\n".join(parts)
+    return parts
 
 
-def results(standing: Standing) -> tuple[list[str], list[Cells]]:
-    """Header and rows of the main table: text, and whether it is the best of its group."""
-    header = ["method", "supervision", "input", "seeds", *(column.label for column in standing.columns)]
+def results(standing: Standing, columns: Sequence[Column]) -> tuple[list[str], list[Cells]]:
+    """Header and rows of a table of measures: text, and whether it is the best of its group."""
+    header = ["method", "supervision", "input", "seeds", *(column.label for column in columns)]
     lines: list[Cells] = []
     for row in standing.rows:
         lines.append([(text, False) for text in (row.method, row.supervision, row.input, str(len(row.records)))])
-        lines[-1] += [(_cell(standing, row, column), _is_best(standing, row, column)) for column in standing.columns]
+        lines[-1] += [(_cell(standing, row, column), _is_best(standing, row, column)) for column in columns]
     return header, lines
 
 
 def _decimals(standing: Standing, column: Column) -> int:
-    """Digits after the point of a column: 3 up to 1, 2 up to 100, then 1."""
+    """Digits after the point of a column: 4 up to 0.1 (3 where all is 0), 3 up to 1, 2 up to 100, then 1."""
     values = [abs(value[0]) for row in standing.rows if (value := row.value(column.name)) is not None]
     largest = max(values, default=0.0)
-    return 3 if largest <= 1 else 2 if largest <= 100 else 1
+    return 4 if 0 < largest <= 0.1 else 3 if largest <= 1 else 2 if largest <= 100 else 1
 
 
-def _number(value: tuple[float, float | None], decimals: int) -> str:
+def number(value: tuple[float, float | None], decimals: int) -> str:
+    """Mean ± standard deviation as text; without ± where there is one seed."""
     mean, sd = value
     return f"{mean:.{decimals}f}" + ("" if sd is None else f" ± {sd:.{decimals}f}")
 
@@ -65,7 +78,7 @@ def _cell(standing: Standing, row: Row, column: Column, category: str | None = N
     value = row.value(column.name, category)
     if value is None:
         return "n/a" if len(row.results(column.name)) == len(row.records) else "-"
-    return _number(value, _decimals(standing, column))
+    return number(value, _decimals(standing, column))
 
 
 def _is_best(standing: Standing, row: Row, column: Column, category: str | None = None) -> bool:
@@ -186,7 +199,7 @@ def _beside_papers(standing: Standing, papers: Reported) -> str:
     return "\n".join(tables)
 
 
-def _runs(standing: Standing) -> str:
+def runs(standing: Standing) -> str:
     """Provenance, one line per ranked run, with the bootstrap interval of the primary measure."""
     name = standing.primary.name if standing.primary else ""
     rows = []
