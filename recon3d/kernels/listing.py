@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from recon3d.kernels import neural_rasterize, soft_rgb, soft_silhouette, voxelize, zbuffer
+from recon3d.kernels import neural_rasterize, pairwise_repulsion, soft_rgb, soft_silhouette, voxelize, zbuffer
 from recon3d.kernels.neural_rasterize import BACKENDS as NEURAL_RASTERIZE
+from recon3d.kernels.pairwise_repulsion import BACKENDS as PAIRWISE_REPULSION
 from recon3d.kernels.soft_rgb import BACKENDS as SOFT_RGB
 from recon3d.kernels.soft_silhouette import BACKENDS as SOFT_SILHOUETTE
 from recon3d.kernels.voxelize import BACKENDS as VOXELIZE
@@ -14,6 +15,7 @@ def backends() -> dict[str, dict[str, list[str]]]:
     """Kernel -> device type -> backends in order of preference."""
     tables = {
         neural_rasterize: NEURAL_RASTERIZE,
+        pairwise_repulsion: PAIRWISE_REPULSION,
         soft_rgb: SOFT_RGB,
         soft_silhouette: SOFT_SILHOUETTE,
         voxelize: VOXELIZE,
