@@ -46,7 +46,7 @@ class Cell:
     """One cell of the benchmark, and where its files go.
 
     Attributes:
-        method: stem of ``configs/methods/<method>.yaml``.
+        method: stem of ``configs/methods/<method>.yaml``, or of ``configs/variants/<method>-<variant>.yaml``.
         data: stem of ``configs/data/<data>.yaml``.
         preset: stem of ``configs/presets/<preset>.yaml``.
         seed: of weights and order.
@@ -70,10 +70,14 @@ class Cell:
 
     def __post_init__(self) -> None:
         chain = [self.configs / "base.yaml"]
-        for kind, name in (("methods", self.method), ("data", self.data), ("presets", self.preset)):
+        # A variant says what differs from its method, and has the method's presets.
+        method, _, variant = self.method.partition("-")
+        chain.append(_config_file(self.configs / "methods", method))
+        chain += [_config_file(self.configs / "variants", self.method)] if variant else []
+        for kind, name in (("data", self.data), ("presets", self.preset)):
             chain.append(_config_file(self.configs / kind, name))
         # A preset may hold numbers of one method: presets/quick/softras.yaml after presets/quick.yaml.
-        special = self.configs / "presets" / self.preset / f"{self.method}.yaml"
+        special = self.configs / "presets" / self.preset / f"{method}.yaml"
         chain += [special] if special.is_file() else []
         chain += [_config_file(self.configs / "logger", name) for name in self.loggers]
         object.__setattr__(self, "files", tuple(chain))
@@ -88,7 +92,7 @@ class Cell:
         return self.runs / self.data / self.preset / f"{self.method}--seed{self.seed}-{config_hash[:8]}"
 
     def arguments(self) -> list[str]:
-        """Arguments of LightningCLI: base < method < data < preset < command line."""
+        """Arguments of LightningCLI: base < method < variant < data < preset < command line."""
         files = [argument for path in self.files for argument in ("--config", str(path))]
         return [*files, "--seed_everything", str(self.seed), *self.overrides]
 
