@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from pytorch3d.renderer import FoVPerspectiveCameras, OrthographicCameras, PerspectiveCameras, look_at_view_transform
 from torch import Tensor
 
@@ -20,6 +21,8 @@ NMR_ELEVATION = 30.0  # degrees
 NMR_VIEWING_ANGLE = 15.0  # degrees, half the field of view
 NMR_VIEWS = 24
 NMR_ELEVATIONS_120 = (-60.0, -30.0, 0.0, 30.0, 60.0)  # degrees; the 120-view layout of SoftRas, elevation-major
+DPC_DISTANCE = 2.0  # Insafutdinov and Dosovitskiy 2018, their code; so is the focal length
+DPC_FOCAL = 1.875  # in image widths: 60 mm before a sensor of 32 mm
 
 
 def look_at_camera(
@@ -117,6 +120,65 @@ def nmr_cameras(n_views: int = NMR_VIEWS) -> Camera:
         elevations = torch.tensor(NMR_ELEVATIONS_120).repeat_interleave(NMR_VIEWS)
         return look_at_camera(elevation=elevations, azimuth=azimuths.repeat(len(NMR_ELEVATIONS_120)))
     raise ValueError(f"nmr_cameras: the layouts have 24 or 120 views, not {n_views}.")
+
+
+def dpc_cameras(position: Tensor) -> Camera:
+    """Cameras of the DPC data set at Blender positions, looking at the origin from distance 2 with the object upright.
+
+    Blender's world (x, y, z), z up, is (X, -Z, Y) of a ShapeNet .obj file, so (y, z, x) in the object frame. The pose
+    is that of the quaternion that DPC's code makes of the position (yaw + pi, then pitch); like there, only the
+    direction of the position counts. On the up axis, where that code divides by zero, the heading is that of +x.
+
+    Pixels are the renderer's: the image is 2 wide in NDC, from edge to edge, and its centre of column j is at
+    1 - (2j+1)/W. DPC's own projection spreads the V cells of its grid so that the outer *centres* lie on the edges:
+    its cell i is at NDC 1 - 2i/(V-1), and a point lands up to half a pixel nearer to the centre there.
+
+    Args:
+        position: (..., 3) of the camera in Blender's world, not 0.
+
+    Returns:
+        Camera of leading shape (...), in the type of `position`.
+
+    Raises:
+        ValueError: another shape, or positions that are zero or not finite.
+    """
+    if position.shape[-1:] != (3,) or not bool((position.isfinite() & (position != 0).any(-1, keepdim=True)).all()):
+        raise ValueError(f"dpc_cameras: expected finite positions (..., 3) other than 0, got {position.tolist()}.")
+    x, y, z = F.normalize(position, dim=-1).unbind(-1)
+    level = torch.hypot(x, y)
+    pole = level == 0
+    heading = torch.where(pole, 1.0, x / level), torch.where(pole, 0.0, y / level)
+    zero = torch.zeros_like(x)
+    # The view axes in the object frame.
+    left = torch.stack([-heading[0], zero, heading[1]], dim=-1)
+    up = torch.stack([-z * heading[1], level, -z * heading[0]], dim=-1)
+    forward = torch.stack([-y, -z, -x], dim=-1)
+    return Camera(
+        R=torch.stack([left, up, forward], dim=-1),
+        T=torch.stack([zero, zero, zero + DPC_DISTANCE], dim=-1),
+        focal=torch.full_like(position[..., :2], 2 * DPC_FOCAL),  # NDC is 2 wide, DPC's image 1
+        center=torch.zeros_like(position[..., :2]),
+    )
+
+
+def dpc_positions(camera: Camera) -> Tensor:
+    """Blender positions (..., 3) of cameras, the inverse of `dpc_cameras`."""
+    return camera_centers(camera)[..., [2, 0, 1]]
+
+
+def dpc_extrinsics(camera: Camera) -> Tensor:
+    """The 4x4 matrices (..., 4, 4) that DPC's files hold beside the positions.
+
+    World to camera with +x right, +y down, +z into the scene. The world is (-X, Z, Y) of the .obj file, not Blender's
+    (X, -Z, Y): the reading that gives what the position gives when permuted as in DPC's code.
+    """
+    to_object = camera.R.new_tensor([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
+    flip = camera.R.new_tensor([-1.0, -1.0, 1.0])
+    extrinsic = torch.zeros(*camera.shape, 4, 4, dtype=camera.R.dtype, device=camera.R.device)
+    extrinsic[..., :3, :3] = flip.unsqueeze(-1) * camera.R.transpose(-1, -2) @ to_object
+    extrinsic[..., :3, 3] = flip * camera.T
+    extrinsic[..., 3, 3] = 1.0
+    return extrinsic
 
 
 def camera_centers(camera: Camera) -> Tensor:

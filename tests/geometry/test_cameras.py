@@ -14,6 +14,9 @@ from pytorch3d.renderer import (
 from recon3d.geometry.cameras import (
     NMR_DISTANCE,
     camera_centers,
+    dpc_cameras,
+    dpc_extrinsics,
+    dpc_positions,
     eye_camera,
     from_pytorch3d,
     look_at_camera,
@@ -282,3 +285,88 @@ def test_an_eye_gets_the_gradient_of_its_projection():
 def test_an_eye_without_a_direction_is_refused(eye):
     with pytest.raises(ValueError, match="eyes"):
         eye_camera(torch.tensor(eye))
+
+
+def quaternion_product(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    vector = p[0] * q[1:] + q[0] * p[1:] + np.cross(p[1:], q[1:])
+    return np.array([p[0] * q[0] - p[1:] @ q[1:], *vector])
+
+
+def dpc_screen(points: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Image x (right) and y (up) in image widths, and depth, of .obj points (P, 3): DPC's formulas, step by step."""
+    c = position / np.linalg.norm(position)
+    t = math.hypot(c[0], c[1])
+    yaw = math.acos(c[0] / t)
+    if c[1] / t > 0:
+        yaw = 2 * math.pi - yaw
+    yaw, pitch = yaw + math.pi, math.asin(c[2])
+    turns = ((0.0, (1.0, 0, 0)), (pitch, (0, 0, 1.0)), (yaw, (0, 1.0, 0)))  # roll, pitch, yaw
+    q = np.array([1.0, 0, 0, 0])
+    for angle, axis in turns:
+        q = quaternion_product(q, np.array([math.cos(angle / 2), *(math.sin(angle / 2) * np.array(axis))]))
+    conjugate = q * [1, -1, -1, -1]
+    turned = np.array([quaternion_product(quaternion_product(q, np.array([0, *p])), conjugate)[1:] for p in points])
+    depth = turned[:, 0] + 2.0
+    return np.column_stack([1.875 * turned[:, 2] / depth, 1.875 * turned[:, 1] / depth, depth])
+
+
+def dpc_permuted(extrinsic: np.ndarray) -> np.ndarray:
+    """Rows depth, up, right for .obj points: what DPC's code makes of a stored matrix, rows and columns by number."""
+    e = extrinsic
+    return np.array(
+        [
+            [-e[2, 0], e[2, 2], e[2, 1], e[2, 3]],
+            [e[1, 0], -e[1, 2], -e[1, 1], e[1, 3]],
+            [-e[0, 0], e[0, 2], e[0, 1], e[0, 3]],
+        ]
+    )
+
+
+DPC_POSITIONS = np.array(
+    [[2.0, 0, 0], [0, 2, 0], [-2, 0, 0], [0, -2, 0], [1, 1, 1], [-1, 0.5, 0.7], [0.3, -1.2, -0.6], [-0.4, -0.8, 1.7]]
+)
+
+
+@pytest.mark.parametrize("index", range(len(DPC_POSITIONS)))
+def test_dpc_cameras_see_what_its_formulas_say(index):
+    position = DPC_POSITIONS[index]
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3))
+    expected = dpc_screen(points, position)
+    camera = dpc_cameras(torch.tensor(position))
+    ours = project(camera, shapenet_to_object(torch.tensor(points))).numpy()
+    np.testing.assert_allclose(np.column_stack([-ours[:, 0] / 2, ours[:, 1] / 2, ours[:, 2]]), expected, atol=1e-12)
+    matrix = dpc_permuted(dpc_extrinsics(camera).numpy())
+    depth, up, right = matrix @ np.column_stack([points, np.ones(20)]).T
+    np.testing.assert_allclose(
+        np.column_stack([1.875 * right / depth, 1.875 * up / depth, depth]), expected, atol=1e-12
+    )
+
+
+def test_dpc_cameras_stand_where_blender_says_and_come_back():
+    position = torch.tensor(DPC_POSITIONS)
+    camera = dpc_cameras(position)
+    x, y, z = torch.nn.functional.normalize(position, dim=-1).unbind(-1)
+    # Blender imports an .obj file with (x, y, z) = (X, -Z, Y).
+    centers = shapenet_to_object(2 * torch.stack([x, z, -y], dim=-1))
+    torch.testing.assert_close(camera_centers(camera), centers)
+    torch.testing.assert_close(dpc_positions(camera), 2 * torch.nn.functional.normalize(position, dim=-1))
+    again = dpc_cameras(dpc_positions(camera))
+    torch.testing.assert_close(again.R, camera.R)
+    torch.testing.assert_close(torch.linalg.det(camera.R), torch.ones(len(position), dtype=torch.float64))
+    origin = project(camera, torch.zeros(1, 3, dtype=torch.float64))
+    torch.testing.assert_close(origin[:, 0], torch.tensor([[0.0, 0, 2]], dtype=torch.float64).expand(len(position), 3))
+    extrinsic = dpc_extrinsics(camera)
+    torch.testing.assert_close(extrinsic[:, :3, :3] @ extrinsic[:, :3, :3].mT, torch.eye(3).double().expand(8, 3, 3))
+
+
+def test_dpc_cameras_above_and_below_are_the_limit_along_x():
+    for height in (2.0, -2.0):
+        pole, near = (dpc_cameras(torch.tensor([x, 0.0, height])) for x in (0.0, 1e-5))
+        torch.testing.assert_close(pole.R, near.R, atol=1e-4, rtol=0)
+        assert torch.isfinite(pole.R).all()
+
+
+@pytest.mark.parametrize("position", [[0.0, 0.0, 0.0], [1.0, math.nan, 0.0], [1.0, 2.0]])
+def test_positions_without_a_direction_are_refused(position):
+    with pytest.raises(ValueError, match="expected finite positions"):
+        dpc_cameras(torch.tensor(position))
