@@ -6,11 +6,12 @@ PRESET ?= quick
 SEED ?= 0
 DEVICES ?= 1
 ARGS ?=
+SUITE ?= effective_loss_ablation
 BIN := .venv/bin
 STAMP := .venv/.installed
 FLAGS := $(if $(filter 1,$(WANDB)),--wandb,) $(if $(filter 1,$(FORCE)),--force,)
 
-.PHONY: help setup lint type test test-slow bench leaderboard leaderboard-check kernels constraints clean
+.PHONY: help setup lint type test test-slow bench suite leaderboard leaderboard-check kernels constraints clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-18s %s\n", $$1, $$2}'
@@ -34,6 +35,9 @@ test-slow: setup  ## every test
 
 bench: setup  ## run one cell: METHOD=softras [DATA=synthetic] [PRESET=quick] [SEED=0] [DEVICES=1] [WANDB=1] [FORCE=1] [ARGS=...]
 	$(BIN)/recon3d bench --method $(METHOD) --data $(DATA) --preset $(PRESET) --seed $(SEED) --devices $(DEVICES) $(FLAGS) $(ARGS)
+
+suite: setup  ## run what is not finished of a suite: SUITE=effective_loss_ablation [FORCE=1] [ARGS="--rows full m1 --seeds 0"]
+	$(BIN)/recon3d suite $(SUITE) $(filter --force,$(FLAGS)) $(ARGS)
 
 leaderboard: setup  ## render leaderboard/ and the README's tables from the Records
 	$(BIN)/recon3d leaderboard

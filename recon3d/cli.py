@@ -86,6 +86,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.set_defaults(run=_bench)
 
+    suite = commands.add_parser(
+        "suite", help="run what is not finished of a suite: rows times seeds", allow_abbrev=False
+    )
+    suite.add_argument("name", help="stem of benchmarks/suites/<name>.yaml")
+    suite.add_argument("--rows", nargs="+", metavar="ROW", help="names of rows; default: all")
+    suite.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="some of the suite's; default: all")
+    suite.add_argument("--force", action="store_true", help="run again what is finished")
+    suite.add_argument("--configs", type=Path, default=Path("configs"))
+    suite.add_argument("--leaderboard", type=Path, default=Path("leaderboard"), help="benchmarks/ is beside it")
+    suite.add_argument("--runs", type=Path, default=Path("runs"))
+    suite.set_defaults(run=_suite)
+
     board = commands.add_parser("leaderboard", help="render the pages of the leaderboard from its Records")
     board.add_argument("--check", action="store_true", help="write nothing, fail when a page is stale")
     board.add_argument("--leaderboard", type=Path, default=Path("leaderboard"))
@@ -191,6 +203,30 @@ def _bench(options: argparse.Namespace) -> int:
     failed = [record for record in records if record.error]
     for record in failed:
         console.print(Text(f"{record.method} failed: {record.error}", style="red"), soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _suite(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from recon3d.bench.suite import SUITES, read, records
+    from recon3d.bench.suite_page import results
+    from recon3d.bench.suite_runner import run_suite
+
+    suite = read(options.leaderboard.parent / SUITES / f"{options.name}.yaml")
+    folder, runs = options.leaderboard / "suites" / options.name, options.runs / "suites" / options.name
+    done = run_suite(suite, folder, runs, options.configs, options.rows, options.seeds, options.force)
+    header, lines = results(suite, records(folder, suite))
+    table = Table(*header, title=suite.title)
+    for line in lines:
+        table.add_row(*(Text(text, style="bold" if best else "") for text, best in line))
+    console = Console()
+    console.print(table)
+    failed = {key: record for key, record in done.items() if record.error}
+    for (name, seed), record in failed.items():
+        console.print(Text(f"row {name}, seed {seed} failed: {record.error}", style="red"), soft_wrap=True)
     return 1 if failed else 0
 
 

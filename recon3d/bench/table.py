@@ -6,13 +6,13 @@ Records give the same bytes: nothing is taken from the clock or the machine, so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from recon3d.bench import kernel_table, markdown, record, reported
+from recon3d.bench import kernel_table, markdown, record, reported, suite, suite_page
 from recon3d.bench.page import bold_table, by_category, cost, duration, first_line, page, results
 from recon3d.bench.ranking import Standing, standings
 from recon3d.bench.record import Record
@@ -28,6 +28,10 @@ HOW_TO_READ = """\
   share a table, and `smoke` is in none.
 - Columns: arrow (better is up or down), [unit], version of the measure. A value is the mean over the seeds ± the sample
   standard deviation; without ± there is one seed. "n/a": the data lack the target; "-": the run was not asked for it.
+- *As points*: the variants that papers on point clouds report. `chamfer_best` takes the best input view of each object
+  (so it counts objects), `chamfer` the mean over all; `chamfer_diagonal` scales prediction and ground truth to a box of
+  diagonal 1; `surface_iou` and `filled_iou` compare the cells of a 32³ grid that hold a point, before and after filling
+  cavities: they depend on the number of points and are not `voxel_iou`, which compares solids.
 - By category, "mean" counts every category the same (as the papers do), "all samples" every sample.
 - **Bold** is the best of one supervision group (the fields used in training), where the group has at least two methods.
   Look at the input as well: a mask besides RGB is an advantage.
@@ -59,7 +63,12 @@ def render_all(leaderboard: Path) -> dict[Path, str]:
     shown = [standing for standing in standings(records) if standing.preset not in HIDDEN_PRESETS]
     papers = reported.load(leaderboard / "reported")
     pages = {leaderboard / _page_name(standing): page(standing, papers) for standing in shown}
-    pages[leaderboard / "README.md"] = index(shown)
+    suites = sorted((leaderboard.parent / suite.SUITES).glob("*.yaml"))
+    for path in suites:
+        folder = leaderboard / "suites" / path.stem
+        pages[folder.with_suffix(".md")] = suite_page.suite_page(path, folder, papers)
+    titles = {f"suites/{path.stem}.md": suite.read(path).title for path in suites}
+    pages[leaderboard / "README.md"] = index(shown, titles)
     pages[leaderboard / "reported.md"] = reported.page(papers)
     readme = leaderboard.parent / "README.md"
     if readme.exists():
@@ -77,6 +86,7 @@ def write_all(leaderboard: Path) -> None:
     """Write what `render_all` gives and delete generated pages that no Record backs any more."""
     pages = render_all(leaderboard)
     for path, text in pages.items():
+        path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
@@ -119,8 +129,8 @@ def terminal_table(records: Iterable[Record]) -> Table:
     return table
 
 
-def index(shown: Sequence[Standing]) -> str:
-    """Markdown of ``leaderboard/README.md``: the pages, how to read them, how to make them."""
+def index(shown: Sequence[Standing], suites: Mapping[str, str]) -> str:
+    """Markdown of ``leaderboard/README.md``: the pages, the suites (title by path), how to read, how to make them."""
     rows = []
     for standing in shown:
         runs = [run for row in standing.rows for run in row.records]
@@ -131,8 +141,9 @@ def index(shown: Sequence[Standing]) -> str:
         rows.append([link, methods, *counts, newest])
     pages = markdown.table(["page", "methods", "runs ranked", "stale", "failed", "newest run"], rows) if rows else ""
     none_yet = "" if rows else "No run yet: `make bench METHOD=softras` makes the first.\n"
-    reported_line = "[Numbers reported by the papers](reported.md), quoted with citation.\n"
-    return "\n".join([markdown.GENERATED, "# Leaderboard\n", none_yet + pages, reported_line, HOW_TO_READ])
+    more = [f"Suite: [{title}]({path}).\n" for path, title in suites.items()]
+    more.append("[Numbers reported by the papers](reported.md), quoted with citation.\n")
+    return "\n".join([markdown.GENERATED, "# Leaderboard\n", none_yet + pages, *more, HOW_TO_READ])
 
 
 def short(shown: Sequence[Standing], folder: str) -> str:
@@ -165,5 +176,5 @@ def _page_name(standing: Standing) -> str:
 
 def _orphans(leaderboard: Path, pages: Iterable[Path]) -> list[Path]:
     """Generated pages that no Record backs any more."""
-    files = sorted(set(leaderboard.glob("*.md")) - set(pages))
+    files = sorted({*leaderboard.glob("*.md"), *leaderboard.glob("suites/*.md")} - set(pages))
     return [path for path in files if path.read_text(encoding="utf-8").startswith(markdown.GENERATED)]

@@ -1,0 +1,170 @@
+"""The page of a suite: its Records as a table of one line per row, in the order of its yaml, and what explains them.
+
+Rows are compared by the rules of `bench.ranking` and printed with the sections of `bench.page`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import pandas as pd
+
+from recon3d.bench import markdown, page
+from recon3d.bench.ranking import Row, Standing, standings
+from recon3d.bench.record import Record
+from recon3d.bench.reported import Reported
+from recon3d.bench.suite import Suite, option_text, read, records
+
+Quoted = dict[str, dict[str, str]]  # a paper's cell by name of the row
+
+
+def results(suite: Suite, found: Sequence[Record], quoted: Quoted | None = None) -> tuple[list[str], list[page.Cells]]:
+    """Header and lines of the suite's table: a line per row, also of one not run yet; the paper's figure beside ours.
+
+    Args:
+        suite: the suite.
+        found: its Records, as `bench.suite.records` gives them.
+        quoted: the paper's cell of each row that has one; None leaves the column out.
+    """
+    standing = _standing(suite, found)
+    _, lines = page.results(standing, standing.columns)
+    first = len(lines[0]) - len(standing.columns) if lines else 0  # the columns before the measures
+    columns: list[tuple[str, dict[str, tuple[str, bool]]]] = []  # title, and cell by row; a row without one has "-"
+    columns.append(("seeds", {row.method: (str(len(row.records)), False) for row in standing.rows}))
+    for measure in suite.measures:
+        at = next((index for index, column in enumerate(standing.columns) if column.name == measure), None)
+        by_row = {
+            row.method: line[first + at] for row, line in zip(standing.rows, lines, strict=True) if at is not None
+        }
+        columns.append((measure if at is None else standing.columns[at].label, by_row))
+        if quoted and suite.reported is not None and measure == suite.reported.measure:
+            columns.append((f"{measure} *reported*", _reported_column(quoted)))
+    columns.append(("step [ms]", {row.method: (_step_ms(row), False) for row in standing.rows}))
+    body = [[(row.label, False), *(by_row.get(row.name, ("-", False)) for _, by_row in columns)] for row in suite.rows]
+    return ["row", *(title for title, _ in columns)], body
+
+
+def suite_page(path: Path, folder: Path, papers: Reported) -> str:
+    """Markdown page of a suite.
+
+    Args:
+        path: its yaml.
+        folder: of its Records.
+        papers: the reported numbers.
+
+    Raises:
+        ValueError: an unreadable yaml or Record; a row's `reported` is not exactly one cell of the paper's table.
+    """
+    suite = read(path)
+    found = records(folder, suite)
+    standing = _standing(suite, found)
+    quoted = _quoted(suite, papers)
+    parts = [markdown.GENERATED, f"# {suite.title}\n"]
+    parts += [suite.about] if suite.about else []
+    scored = f"categories: {', '.join(standing.data.categories)}; " if standing.data else ""
+    parts.append(
+        f"Data `{suite.data}`, {scored}preset `{suite.preset}`, seeds {', '.join(map(str, suite.seeds))}: mean over "
+        "the seeds ± sample standard deviation ([how to read](../README.md#how-to-read)). *step*: time of training, "
+        "with its validations, over its steps; comparable where the runs had the machine to themselves.\n"
+    )
+    parts += ["## Results\n", page.bold_table(*results(suite, found, quoted)), *_about_reported(suite, papers, quoted)]
+    parts += ["## Reading\n", suite.reading] if suite.reading else []
+    parts += ["## Rows\n", _settings(suite), "## How to run\n", _how_to_run(path.stem)]
+    if standing.rows:
+        header, lines = page.cost(standing)
+        # One process runs many rows, and its highest memory is not a row's.
+        kept = [index for index, title in enumerate(header) if not title.startswith("peak memory")]
+        lines = [[line[index] for index in kept] for line in lines]
+        parts += ["## Cost\n", page.bold_table(["row", *(header[index] for index in kept[1:])], lines)]
+        parts += ["## Runs\n", page.runs(standing)]
+    return "\n".join([*parts, *page.left_out(standing)])
+
+
+def _standing(suite: Suite, found: Sequence[Record]) -> Standing:
+    """What may be compared, rows and columns in the order of the suite."""
+    if not found:
+        return Standing(suite.data, suite.preset, None, (), (), (), ())
+    (standing,) = standings(found)
+    names = [row.name for row in suite.rows]
+    columns = sorted(
+        (c for c in standing.columns if c.name in suite.measures), key=lambda c: suite.measures.index(c.name)
+    )
+    rows = sorted(standing.rows, key=lambda row: names.index(row.method))
+    return replace(standing, columns=tuple(columns), rows=tuple(rows))
+
+
+def _step_ms(row: Row) -> str:
+    times = [
+        1e3 * cost.train_s / cost.steps for cost in (run.cost for run in row.records) if cost.train_s and cost.steps
+    ]
+    if len(times) < len(row.records):
+        return "-"
+    return page.number((mean(times), stdev(times) if len(times) > 1 else None), 1)
+
+
+def _quoted(suite: Suite, papers: Reported) -> Quoted:
+    """The paper's cell of each row that has one."""
+    if (asked := suite.reported) is None:
+        return {}
+    where = {"paper": asked.paper, "table": str(asked.table), "category": asked.category, "measure": asked.measure}
+    cells = papers.cells
+    for column, wanted in where.items():
+        cells = cells[cells[column] == wanted]
+    found = {}
+    for row in suite.rows:
+        if row.reported is not None:
+            parts = set(row.reported.split("; "))
+            fitting = cells[[parts <= set(setting.split("; ")) for setting in cells["setting"]]]
+            if len(fitting) != 1:
+                raise ValueError(
+                    f"row {row.name}, reported: {row.reported!r} fits {len(fitting)} settings of {where}, expected one "
+                    f"of {cells['setting'].tolist()}."
+                )
+            found[row.name] = {str(key): str(value) for key, value in fitting.iloc[0].items()}
+    return found
+
+
+def _reported_column(quoted: Quoted) -> dict[str, tuple[str, bool]]:
+    notes = _footnotes(quoted)
+    return {
+        name: (cell["printed"] + (f" ({notes[cell['note']]})" if cell["note"] else ""), False)
+        for name, cell in quoted.items()
+    }
+
+
+def _footnotes(quoted: Quoted) -> dict[str, int]:
+    notes = dict.fromkeys(cell["note"] for cell in quoted.values() if cell["note"])
+    return {note: number for number, note in enumerate(notes, start=1)}
+
+
+def _about_reported(suite: Suite, papers: Reported, quoted: Quoted) -> list[str]:
+    if suite.reported is None or not quoted:
+        return []
+    frame = pd.DataFrame(quoted.values())
+    source = f"{papers.citation(suite.reported.paper)}, table {suite.reported.table}"
+    about = f"*Reported*: {source} [{', '.join(frame['unit'].unique())}], on `{', '.join(frame['dataset'].unique())}`"
+    if suite.data not in set(frame["dataset"]):
+        about += ": other data and another schedule. The order of rows may be compared, the numbers not"
+    return [about + ".\n", "".join(f"- ({number}) {note}\n" for note, number in _footnotes(quoted).items())]
+
+
+def _settings(suite: Suite) -> str:
+    def text(options: dict[str, Any]) -> str:
+        return ", ".join(f"`{name}: {option_text(value)}`" for name, value in options.items()) or "nothing"
+
+    lines = [[row.label, row.name, row.method, text(row.overrides)] for row in suite.rows]
+    every = f"Besides the configs of method, data and preset, every row sets {text(suite.overrides)}, and of its own:\n"
+    return "\n".join([every, markdown.table(["row", "name", "method", "sets"], lines)])
+
+
+def _how_to_run(name: str) -> str:
+    return (
+        f"`make suite SUITE={name}` runs what is not finished, and goes on where a kill stopped it; "
+        f"`recon3d suite {name} --rows ROW ... --seeds SEED ...` runs a part, so that processes can share the work. "
+        f"Records are in [{name}/]({name}); `make leaderboard` renders this page from them. After a change of the "
+        "suite a row shows its earlier Records until it is run again.\n"
+    )
