@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.distributed
@@ -17,7 +18,7 @@ from lightning import Callback, LightningModule, Trainer
 from recon3d.bench.record import MeasureResult
 from recon3d.evaluation.convert import Conversion, NotAvailableError, ground_truth
 from recon3d.evaluation.protocol import PROTOCOL, SEED, Measure
-from recon3d.metrics.base import SampleMetric, SampleScores, stable_key
+from recon3d.metrics.base import SampleMetric, SampleScores, object_name, stable_key
 from recon3d.structures import Reconstruction, ViewBatch
 
 
@@ -30,7 +31,8 @@ class Evaluator(Callback):
     Attributes:
         results: by measure, in the order of the protocol, of the last epoch. `value` is None and `note` says why where
             the data lack the target or the method the representation.
-        samples: of the last epoch, one row per sample: `sample_id`, `category`, and a column per measure (NaN: n/a).
+        samples: of the last epoch, one row per sample: `sample_id`, `category`, and a column per measure (NaN: n/a, and
+            in a measure of the best view the samples that are not).
     """
 
     results: dict[str, MeasureResult]
@@ -69,13 +71,17 @@ class Evaluator(Callback):
             gathered: list[dict[int, str]] = [{}] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(gathered, self._names)
             self._names = {key: name for names in gathered for key, name in names.items()}
-        scores = {name: metric.compute() for name, metric in self._metrics.items() if name not in self._notes}
-        self.results = {
-            measure.name: self._result(measure, scores.get(measure.name))
-            for measure in PROTOCOL
-            if measure.name in self._metrics
-        }
+        measures = [measure for measure in PROTOCOL if measure.name in self._metrics]
+        scores = {measure.name: self._scores(measure) for measure in measures if measure.name not in self._notes}
+        self.results = {measure.name: self._result(measure, scores.get(measure.name)) for measure in measures}
         self.samples = self._table(scores)
+
+    def _scores(self, measure: Measure) -> SampleScores:
+        scores = self._metrics[measure.name].compute()
+        if not measure.best_of_views:
+            return scores
+        objects = [stable_key(object_name(self._names[key])) for key in scores.samples.tolist()]
+        return scores.best_of(np.array(objects, np.int64), measure.higher_is_better)
 
     def _result(self, measure: Measure, scores: SampleScores | None) -> MeasureResult:
         missing = MeasureResult(

@@ -1,5 +1,11 @@
 """The protocol: what is measured, on which representation, in which version. The same for every method and data set.
 
+What is measured on what: `voxel_iou` on solids at 32^3 (a mesh is voxelised, a cloud becomes a mesh by Poisson
+reconstruction first), the point measures on surface points (a cloud as the method gives it, at most `N_POINTS`; else as
+many samples of the mesh), masks and the health of the mesh on the mesh, which a cloud gets by Poisson, too.
+`surface_iou` and `filled_iou` compare clouds in a grid: they depend on the number of points, so a method that gives
+2,000 is not on one scale with a mesh of 10,000 samples, and they are no `voxel_iou`.
+
 Changing what a measure computes, its sampling or its resolution bumps its `version`; tables never mix versions.
 
 Point measures compare two random samplings, so a perfect prediction is not at 0 or 1: the exact mesh against 10,000
@@ -13,10 +19,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recon3d.metrics.base import SampleMetric
-from recon3d.metrics.chamfer import ChamferDistance
+from recon3d.metrics.chamfer import ChamferDiagonal, ChamferDistance
 from recon3d.metrics.fscore import FScore
 from recon3d.metrics.iou import MaskIoU, VoxelIoU
 from recon3d.metrics.mesh_health import Components, DegenerateFaces, Manifold, SelfIntersections, Watertight
+from recon3d.metrics.point_iou import FilledIoU, SurfaceIoU
 
 N_POINTS = 10_000  # samples of a predicted surface, at most so many points of a predicted cloud
 VOXEL_RESOLUTION = 32
@@ -37,6 +44,7 @@ class Measure:
         unit: "1" for a fraction in [0, 1], "x100" for a hundredth of an object unit, "count".
         version: of the definition.
         in_validation: also measured at every validation of a training run, where time matters.
+        best_of_views: of the samples of one object (its input views) only the best counts; `n` is then of objects.
     """
 
     name: str
@@ -46,6 +54,7 @@ class Measure:
     unit: str
     version: int
     in_validation: bool = False
+    best_of_views: bool = False
 
     @property
     def higher_is_better(self) -> bool:
@@ -55,8 +64,13 @@ class Measure:
 
 PROTOCOL: tuple[Measure, ...] = (
     Measure("voxel_iou", VoxelIoU, "voxels", "voxels", unit="1", version=1, in_validation=True),
-    Measure("chamfer", ChamferDistance, "points", "points", unit="x100", version=1),
+    # Papers report the mean (DPC) or the best (DRWR) over the input views. These three share one search of neighbours.
+    Measure("chamfer", ChamferDistance, "points", "points", unit="x100", version=1, in_validation=True),
+    Measure("chamfer_best", ChamferDistance, "points", "points", unit="x100", version=1, best_of_views=True),
     Measure("f_score", FScore, "points", "points", unit="1", version=1),
+    Measure("chamfer_diagonal", ChamferDiagonal, "points", "points", unit="1", version=1),
+    Measure("surface_iou", SurfaceIoU, "points", "points", unit="1", version=1),
+    Measure("filled_iou", FilledIoU, "points", "points", unit="1", version=1),
     Measure("mask_iou", MaskIoU, "input_mask", "input_mask", unit="1", version=1, in_validation=True),
     Measure("mask_iou_novel", MaskIoU, "novel_masks", "novel_masks", unit="1", version=1),
     Measure("watertight", Watertight, "mesh", None, unit="1", version=1),

@@ -8,6 +8,7 @@ across processes; the evaluator keeps the names.
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,6 +23,14 @@ from torchmetrics.utilities.data import dim_zero_cat
 def stable_key(name: str) -> int:
     """Return a 63-bit integer that is the same for `name` in every process and on every machine."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def object_name(sample: str) -> str:
+    """Return what a sample shows, without the input view that ends its name: ``car/0007/v03`` is of ``car/0007``.
+
+    A name that ends in no view is an object of its own.
+    """
+    return re.sub(r"/v\d+$", "", sample)
 
 
 class SampleScores(NamedTuple):
@@ -41,6 +50,21 @@ class SampleScores(NamedTuple):
         """Return the samples for which the metric is defined."""
         keep = ~np.isnan(self.values)
         return SampleScores(self.values[keep], self.samples[keep], self.categories[keep])
+
+    def best_of(self, objects: NDArray[np.int64], higher_is_better: bool) -> SampleScores:
+        """Return the best sample of each object, so that mean, `n` and interval are over objects.
+
+        Of equal samples the one with the lowest key is taken; an object stays undefined where all its samples are.
+
+        Args:
+            objects: (N,) a key for each sample, equal for the samples of one object.
+            higher_is_better: which value is the best.
+        """
+        # By object, then best first (NaN sorts last), then by key: the order of the samples does not matter.
+        order = np.lexsort((self.samples, -self.values if higher_is_better else self.values, objects))
+        _, first = np.unique(objects[order], return_index=True)
+        best = order[first]
+        return SampleScores(self.values[best], self.samples[best], self.categories[best])
 
     @property
     def n(self) -> int:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recon3d.metrics.base import SampleMetric, SampleScores, stable_key
+from recon3d.metrics.base import SampleMetric, SampleScores, object_name, stable_key
 
 
 class Higher(SampleMetric):
@@ -89,6 +89,43 @@ def test_undefined_samples_are_left_out_of_mean_and_n() -> None:
         scores([np.nan], [0]).mean()
     with pytest.raises(ValueError, match="at least one defined value"):
         scores([], []).interval()
+
+
+@pytest.mark.parametrize(
+    ("sample", "name"),
+    [("car/0007/v03", "car/0007"), ("car/v2/v00", "car/v2"), ("car/0007", "car/0007"), ("photo/v1x", "photo/v1x")],
+)
+def test_the_object_of_a_sample_is_its_name_without_the_view(sample: str, name: str) -> None:
+    assert object_name(sample) == name
+
+
+@pytest.mark.parametrize(("higher", "values", "kept"), [(False, [1.0, 0.5, 4.0], [10, 13, 15]),
+                                                        (True, [3.0, 2.0, 4.0], [11, 12, 15])])  # fmt: skip
+def test_the_best_sample_of_each_object(higher: bool, values: list[float], kept: list[int]) -> None:
+    # Objects 7 (two views), 8 (three, one undefined), 9 (one), in no order; then the same in another order.
+    all_values = np.array([4.0, 3.0, 0.5, np.nan, 1.0, 2.0])
+    samples, objects = np.array([15, 11, 13, 14, 10, 12]), np.array([9, 7, 8, 8, 7, 8])
+    for order in (np.arange(6), np.array([5, 3, 0, 1, 4, 2])):
+        given = SampleScores(all_values[order], samples[order], 100 + objects[order])
+        best = given.best_of(objects[order], higher)
+        assert (best.values.tolist(), best.samples.tolist()) == (values, kept)
+        assert best.categories.tolist() == [107, 108, 109]
+    assert (best.n, best.mean()) == (3, pytest.approx(sum(values) / 3))
+
+
+def test_an_object_without_a_defined_sample_stays_undefined_and_equal_samples_go_by_key() -> None:
+    given = SampleScores(np.array([np.nan, np.nan, 2.0, 2.0]), np.array([4, 3, 2, 1]), np.zeros(4, np.int64))
+    best = given.best_of(np.array([5, 5, 6, 6]), higher_is_better=False)
+    assert np.isnan(best.values[0]) and best.n == 1 and best.samples.tolist() == [3, 1]
+
+
+def test_the_interval_of_the_best_is_over_objects() -> None:
+    # 40 objects of 10 views: the best of each is spread by 1, drawn over 40 objects and not over 400 samples.
+    best = np.random.default_rng(2).normal(size=40)
+    values = (best[:, None] + np.arange(10)).ravel()
+    result = SampleScores(values, np.arange(400), np.zeros(400, np.int64)).best_of(np.repeat(np.arange(40), 10), False)
+    low, high = result.interval(resamples=4000)
+    assert high - low == pytest.approx(2 * 1.96 * best.std() / np.sqrt(40), rel=0.05)
 
 
 def test_interval_has_the_width_of_the_central_limit_theorem() -> None:

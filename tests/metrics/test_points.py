@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from recon3d.metrics import nearest
 from recon3d.metrics.base import stable_key
-from recon3d.metrics.chamfer import ChamferDistance, chamfer_distance
+from recon3d.metrics.chamfer import ChamferDiagonal, ChamferDistance, chamfer_diagonal, chamfer_distance
 from recon3d.metrics.fscore import FScore, f_score
 from recon3d.metrics.nearest import nearest_distances
 
@@ -71,6 +72,45 @@ def test_chamfer_of_independent_samples_has_the_stated_floor() -> None:
     assert float(chamfer_distance(pred, target)) == pytest.approx(2 * 0.5 / math.sqrt(4000), rel=0.05)
     expected = 1 - math.exp(-math.pi * 0.01**2 * 4000)
     assert float(f_score(pred, target).f_score) == pytest.approx(expected, rel=0.03)
+
+
+def test_chamfer_diagonal_of_concentric_spheres_does_not_see_their_size() -> None:
+    # The box of a sphere of radius r has the diagonal 2 sqrt(3) r.
+    near, far = fibonacci_sphere(8000, 0.5)[None], fibonacci_sphere(8000, 0.1)[None]
+    assert float(chamfer_diagonal(near, far)) == pytest.approx(0.0, abs=1e-6)
+    # An egg of half the height has the box (2, 2, 1) r: scaled, its points (x, y, z/2) / 3r.
+    egg = far * torch.tensor([1.0, 1.0, 0.5])
+    sphere, flat = near[0] / 0.5 / (2 * math.sqrt(3)), egg[0] / 0.1 / 3
+    expected = cKDTree(flat).query(sphere)[0].mean() + cKDTree(sphere).query(flat)[0].mean()
+    assert float(chamfer_diagonal(near, egg)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_chamfer_diagonal_scales_about_the_origin_and_does_not_centre() -> None:
+    box = torch.tensor([[[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]])
+    shift = torch.tensor([0.1, 0.0, 0.0])
+    # Scaled by 1 / sqrt(3), the shift is the distance of every corner, both ways.
+    assert float(chamfer_diagonal(box + shift, box)) == pytest.approx(2 * 0.1 / math.sqrt(3), rel=1e-5)
+    assert float(chamfer_diagonal(0.01 * (box + shift), 7 * box)) == pytest.approx(2 * 0.1 / math.sqrt(3), rel=1e-5)
+
+
+def test_chamfer_diagonal_takes_a_seeded_random_subset_of_8000_points() -> None:
+    # Along a line, in order: the first 8000 would miss the last third, a random subset is spread over all.
+    line = torch.nn.functional.pad(torch.linspace(-0.5, 0.5, 12_000)[None, :, None], (0, 2))
+    value = chamfer_diagonal(line, line[:, ::2])
+    assert float(value) < 5e-4 and torch.equal(value, chamfer_diagonal(line, line[:, ::2]))
+    kept = cloud(1, 8000)
+    assert float(chamfer_diagonal(kept, kept)) == 0.0
+    assert 0.0 < float(chamfer_diagonal(kept, torch.cat([kept, kept.flip(1)[:, :1]], dim=1))) < 1e-4
+
+
+def test_chamfer_diagonal_of_a_failed_prediction_is_two() -> None:
+    pred, target = cloud(4, 50), cloud(4, 50)
+    pred[0] = 0.3  # a single place has no box
+    pred[1, 3, 0] = torch.nan
+    pred[2] += 1000.0
+    metric = ChamferDiagonal()
+    metric.update(pred, target, keys(4), keys(4))
+    assert metric.values[0].tolist() == [2.0, 2.0, 2.0, 0.0]
 
 
 def test_f_score_counts_points_within_the_threshold() -> None:
