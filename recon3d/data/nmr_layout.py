@@ -75,6 +75,11 @@ def canonical_category(name: str) -> str:
     return SYNSETS.get(lower) or ALIASES.get(lower, lower)
 
 
+def in_table_order(categories: set[str]) -> tuple[str, ...]:
+    """Categories, the 13 of ShapeNet first, in the papers' order."""
+    return (*(name for name in CATEGORIES if name in categories), *sorted(categories.difference(CATEGORIES)))
+
+
 @dataclass(frozen=True)
 class SplitFiles:
     """The files of one category and split; None for those that are not there."""
@@ -114,8 +119,7 @@ class Inventory:
     @property
     def categories(self) -> tuple[str, ...]:
         """Categories present, the 13 of ShapeNet first, in the papers' order."""
-        present = {category for category, _ in self.splits}
-        return (*(name for name in CATEGORIES if name in present), *sorted(present.difference(CATEGORIES)))
+        return in_table_order({category for category, _ in self.splits})
 
     def describe(self) -> str:
         """One line: the splits there are, category by category."""

@@ -18,12 +18,12 @@ ViewIndex = tuple[int, tuple[int, ...]]
 
 
 def balanced_plan(
-    epoch: int, counts: Sequence[int], n_views: int, views_each: int, length: int, seed: int
+    epoch: int, counts: Sequence[int], n_views: int, views_each: int, length: int, seed: int, distinct: bool = False
 ) -> list[ViewIndex]:
     """Draws of the official training codes: class uniform, object uniform in its class, views uniform.
 
-    All with replacement, so the views of one draw may coincide. Draw p depends on (seed, epoch, p), not on `length`.
-    Source: the reconstruction codes of Kato et al. 2018 and Liu et al. 2019.
+    Objects with replacement. Draw p depends on (seed, epoch, p), not on `length`. Source: the reconstruction codes of
+    Kato et al. 2018 and Liu et al. 2019 (views with replacement), and of Insafutdinov and Dosovitskiy 2018 (without).
 
     Args:
         epoch: number of the epoch.
@@ -32,12 +32,16 @@ def balanced_plan(
         views_each: views in a draw.
         length: draws in the epoch.
         seed: of the training order.
+        distinct: the views of a draw differ; where more are asked for than there are, they begin again.
     """
-    draws = np.random.default_rng([seed, epoch]).random((length, 2 + views_each))
+    draws = np.random.default_rng([seed, epoch]).random((length, 2 + (n_views if distinct else views_each)))
     sizes = np.asarray(counts)
     groups = (draws[:, 0] * len(sizes)).astype(int)
     objects = (np.cumsum(sizes) - sizes)[groups] + (draws[:, 1] * sizes[groups]).astype(int)
-    views = (draws[:, 2:] * n_views).astype(int)
+    if distinct:
+        views = draws[:, 2:].argsort(axis=1)[:, np.arange(views_each) % n_views]
+    else:
+        views = (draws[:, 2:] * n_views).astype(int)
     return list(zip(objects.tolist(), map(tuple, views.tolist()), strict=True))
 
 
@@ -58,10 +62,12 @@ def shuffled_plan(
     return list(zip(order.tolist(), map(tuple, views.tolist()), strict=True))
 
 
-def evaluation_plan(epoch: int, n_objects: int, n_views: int, inputs: int) -> list[ViewIndex]:
-    """Every object with `inputs` evenly spaced input views, each followed by its quarter turn; alike in every epoch."""
+def evaluation_plan(
+    epoch: int, n_objects: int, n_views: int, inputs: int, second: Callable[[int], int]
+) -> list[ViewIndex]:
+    """Every object with `inputs` evenly spaced input views, each followed by `second(view)`; alike in every epoch."""
     views = [index * n_views // inputs for index in range(inputs)]
-    return [(item, (view, quarter_turn(view))) for item in range(n_objects) for view in views]
+    return [(item, (view, second(view))) for item in range(n_objects) for view in views]
 
 
 def quarter_turn(view: int) -> int:

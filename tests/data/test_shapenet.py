@@ -17,7 +17,7 @@ from recon3d.data.description import write_description
 from recon3d.data.nmr_layout import CATEGORIES, write_split
 from recon3d.data.npz import DataFileError
 from recon3d.data.shapenet import ShapeNetDataModule
-from recon3d.data.view_sampling import PlannedSampler, balanced_plan, evaluation_plan, shuffled_plan
+from recon3d.data.view_sampling import PlannedSampler, balanced_plan, evaluation_plan, quarter_turn, shuffled_plan
 from recon3d.geometry.cameras import look_at_parameters
 
 COUNTS = {"car": 5, "cabinet": 2}
@@ -99,7 +99,7 @@ def test_evenly_spaced_validation_views(root):
 
 
 def test_120_views_turn_within_their_elevation():
-    plan = evaluation_plan(0, 1, 120, 120)
+    plan = evaluation_plan(0, 1, 120, 120, quarter_turn)
     assert plan[23] == (0, (23, 5)) and plan[24] == (0, (24, 30)) and plan[119] == (0, (119, 101))
 
 
@@ -202,8 +202,10 @@ def test_ranks_share_one_sequence(monkeypatch):
     assert [index for group in zip(*ranks, strict=True) for index in group] == whole
     shuffled = [rank_of(rank, 3, lambda epoch: shuffled_plan(epoch, (5, 2), 24, 2, 3, 0)) for rank in range(3)]
     assert [len(part) for part in shuffled] == [3, 3, 3]  # 7 objects and 2 again
-    tested = [rank_of(rank, 4, lambda epoch: evaluation_plan(epoch, 7, 24, 1)) for rank in range(4)]
-    assert sorted(index for part in tested for index in part) == evaluation_plan(0, 7, 24, 1)  # none twice
+    tested = [rank_of(rank, 4, lambda epoch: evaluation_plan(epoch, 7, 24, 1, quarter_turn)) for rank in range(4)]
+    assert sorted(index for part in tested for index in part) == evaluation_plan(
+        0, 7, 24, 1, quarter_turn
+    )  # none twice
 
 
 def test_a_shuffled_epoch_shows_every_object_once_in_different_views():
