@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from recon3d.geometry.templates import icosphere
-from recon3d.networks.decoders import OctantSphereDecoder, VertexColorDecoder, VolumeDecoder
+from recon3d.networks.decoders import OctantSphereDecoder, PointDecoder, VertexColorDecoder, VolumeDecoder
 
 
 def with_outputs(offset: torch.Tensor, center: torch.Tensor) -> OctantSphereDecoder:
@@ -131,3 +133,30 @@ def test_every_weight_of_the_volume_generator_is_heard_in_the_grid():
     decoder(code).square().sum().backward()
     assert all(value.grad.isfinite().all() and value.grad.abs().sum() > 0 for value in decoder.parameters())
     assert bool((code.grad.abs().sum(dim=1) > 0).all())
+
+
+def test_points_are_half_the_tanh_of_one_linear_layer():
+    torch.manual_seed(0)
+    decoder = PointDecoder(code=4, n_points=5).double()
+    with torch.no_grad():
+        decoder.layer.bias.normal_()
+    code = 3 * torch.randn(2, 4).double()
+    points = decoder(code).detach().numpy()
+    weight, bias = decoder.layer.weight.detach().numpy(), decoder.layer.bias.detach().numpy()
+    assert points.shape == (2, 5, 3)
+    for b, j, axis in np.ndindex(points.shape):
+        row = 3 * j + axis
+        expected = math.tanh(sum(w * c for w, c in zip(weight[row], code[b].tolist(), strict=True)) + bias[row]) / 2
+        assert points[b, j, axis] == pytest.approx(expected, abs=1e-12)
+    assert np.abs(decoder(1e3 * code).detach().numpy()).max() <= 0.5
+
+
+def test_the_point_decoder_of_the_papers():
+    torch.manual_seed(0)
+    decoder = PointDecoder()
+    assert [tuple(value.shape) for value in decoder.parameters()] == [(6000, 1024), (6000,)]
+    weight = decoder.layer.weight.detach()
+    # A normal of deviation 0.025 cut at two deviations has 0.8796 of it.
+    assert float(weight.std()) == pytest.approx(0.8796 * 0.025, rel=5e-3) and float(weight.abs().max()) <= 0.05
+    assert not decoder.layer.bias.any()
+    assert decoder(torch.rand(3, 1024)).shape == (3, 2000, 3)
