@@ -10,7 +10,9 @@ Changing what a measure computes, its sampling or its resolution bumps its `vers
 
 Point measures compare two random samplings, so a perfect prediction is not at 0 or 1: the exact mesh against 10,000
 ground-truth points scores on synthetic airplanes / cars / chairs (5 each) a Chamfer distance of 0.78 / 1.56 / 1.26 and
-an F-score of 0.99 / 0.73 / 0.86. Differences near these bounds say nothing.
+an F-score of 0.99 / 0.73 / 0.86, `chamfer_diagonal` 0.0065 / 0.0155 / 0.0105, `surface_iou` 0.94 / 0.90 / 0.92 and
+`filled_iou` 0.97 / 0.98 / 0.96; a perfect cloud of 2,000 points has 0.83 / 0.53 / 0.63 and 0.90 / 0.68 / 0.75 of the
+last two. Differences near these bounds say nothing.
 """
 
 from __future__ import annotations

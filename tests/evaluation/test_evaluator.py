@@ -16,6 +16,8 @@ from recon3d.evaluation.evaluator import Evaluator
 from recon3d.evaluation.protocol import PROTOCOL
 from recon3d.structures import Reconstruction, ViewBatch
 
+POINT_MEASURES = tuple(measure.name for measure in PROTOCOL if measure.pred == "points")
+
 
 class Fixed(LightningModule):
     """Answers every batch with the meshes it was given, by sample."""
@@ -71,15 +73,20 @@ def test_ground_truth_scores_best_in_a_test_run(
     run.test(perfect, loader(truth, part, [0, 1, 2], 2), verbose=False)
     values = {name: result.value for name, result in evaluator.results.items()}
     assert list(values) == [measure.name for measure in PROTOCOL]
-    exact = {name: values[name] for name in values if name not in ("chamfer", "f_score")}
+    exact = {name: values[name] for name in values if name not in POINT_MEASURES}
     assert exact == {
         "voxel_iou": 1.0, "mask_iou": 1.0, "mask_iou_novel": 1.0, "watertight": 1.0, "manifold": 1.0,
         "components": 1.0, "self_intersections": 0.0, "degenerate_faces": 0.0,
     }  # fmt: skip
     # Two samplings of one surface of area A: 0.5 sqrt(A / 10000) + 0.5 sqrt(A / 4000), x 100; the torus has A = 1.38.
-    torus = evaluator.samples.set_index("sample_id")["chamfer"]["torus/0"]
+    torus = evaluator.samples.set_index("sample_id").loc["torus/0"]
     area = 4 * np.pi**2 * 0.35 * 0.1
-    assert torus == pytest.approx(50 * (np.sqrt(area / 10_000) + np.sqrt(area / 4000)), rel=0.05)
+    assert torus["chamfer"] == pytest.approx(50 * (np.sqrt(area / 10_000) + np.sqrt(area / 4000)), rel=0.05)
+    # In units of the diagonal of its box (0.9, 0.9, 0.2), not x 100, and 8,000 of the 10,000.
+    unit = 0.5 / np.linalg.norm([0.9, 0.9, 0.2])
+    assert torus["chamfer_diagonal"] == pytest.approx(unit * (np.sqrt(area / 8000) + np.sqrt(area / 4000)), rel=0.05)
+    assert torus["chamfer_best"] == torus["chamfer"]  # one view each
+    assert 0.7 < torus["surface_iou"] < 1
     logged = {name: float(value) for name, value in run.callback_metrics.items()}
     assert logged == pytest.approx({f"test/{name}": value for name, value in values.items()})
 
@@ -90,8 +97,8 @@ def test_validation_measures_its_part_of_the_protocol(
     evaluator = Evaluator()
     run = trainer(evaluator)
     run.validate(perfect, loader(truth, part, [0, 1, 2], 3), verbose=False)
-    assert set(run.callback_metrics) == {"val/voxel_iou", "val/mask_iou"}
-    assert set(evaluator.results) == {"voxel_iou", "mask_iou"}
+    assert set(run.callback_metrics) == {"val/voxel_iou", "val/chamfer", "val/mask_iou"}
+    assert set(evaluator.results) == {"voxel_iou", "chamfer", "mask_iou"}
 
 
 def test_batches_order_and_repeats_do_not_change_results(
@@ -127,14 +134,38 @@ def test_results_and_samples_agree(shapes: Meshes, truth: ViewBatch) -> None:
     assert 0 < evaluator.results["voxel_iou"].value < 1  # type: ignore[operator]
 
 
+def test_the_best_view_of_each_object_counts_once(truth: ViewBatch, part: Callable[..., ViewBatch]) -> None:
+    assert truth.points is not None
+    # Points moved by a distance that is small against their spacing are that far from the truth, both ways.
+    moves = {"box/0/v00": 3, "box/0/v12": 1, "egg/0/v00": 2, "egg/0/v06": 2, "egg/0/v12": 5, "torus/0/v00": 4}
+    index = {"box": 0, "egg": 1, "torus": 2}
+    evaluator = Evaluator()
+    evaluator.start()
+    for name, move in moves.items():  # a batch for each view
+        batch = part(truth, index[name.split("/")[0]], sample_id=(name,))
+        assert batch.points is not None
+        evaluator.update(Reconstruction(points=batch.points + torch.tensor([1e-5 * move, 0, 0])), batch)
+    evaluator.finish()
+    mean, best = evaluator.results["chamfer"], evaluator.results["chamfer_best"]
+    scale = 200 * 1e-5
+    assert (mean.n, best.n) == (6, 3)
+    assert mean.value == pytest.approx(scale * 17 / 6, rel=0.02)
+    assert best.value == pytest.approx(scale * (1 + 2 + 4) / 3, rel=0.02)
+    assert best.per_category == pytest.approx({"box": scale * 1, "round": scale * 3}, rel=0.02)
+    assert best.interval is not None and best.interval[0] < best.value < best.interval[1]
+    table = evaluator.samples.set_index("sample_id")
+    chosen = table["chamfer_best"].dropna()
+    assert len(chosen) == 3 and {"box/0/v12", "torus/0/v00"} <= set(chosen.index)
+    assert (chosen == table["chamfer"][chosen.index]).all()
+
+
 def test_missing_targets_are_not_available_never_zero(shapes: Meshes, truth: ViewBatch) -> None:
     bare = replace(truth, points=None, voxels=None, cameras=None, images=truth.images[:, :1], masks=truth.masks[:, :1])
     evaluator = evaluate(shapes, bare)
     missing = {name: result.note for name, result in evaluator.results.items() if result.value is None}
     assert missing == {
         "voxel_iou": "the data have no voxels",
-        "chamfer": "the data have no points",
-        "f_score": "the data have no points",
+        **dict.fromkeys(POINT_MEASURES, "the data have no points"),
         "mask_iou": "neither the data nor the method give a camera",
         "mask_iou_novel": "the data have one view per object",
     }
@@ -143,12 +174,16 @@ def test_missing_targets_are_not_available_never_zero(shapes: Meshes, truth: Vie
     assert evaluator.results["watertight"].value == 1.0
 
 
-def test_points_only_are_scored_by_point_measures_alone(truth: ViewBatch) -> None:
+def test_points_are_scored_as_they_are_and_as_the_mesh_through_them(truth: ViewBatch) -> None:
     assert truth.points is not None
     evaluator = evaluate(None, truth, points=truth.points)
-    available = {name: result.value for name, result in evaluator.results.items() if result.value is not None}
-    assert available == {"chamfer": 0.0, "f_score": 1.0}
-    assert "Poisson" in (evaluator.results["voxel_iou"].note or "")
+    values = {name: result.value for name, result in evaluator.results.items()}
+    assert {name: values[name] for name in POINT_MEASURES} == {
+        "chamfer": 0.0, "chamfer_best": 0.0, "f_score": 1.0, "chamfer_diagonal": 0.0, "surface_iou": 1.0,
+        "filled_iou": 1.0,
+    }  # fmt: skip
+    for name in ("voxel_iou", "mask_iou", "mask_iou_novel"):
+        assert 0.9 < values[name] < 1.0  # type: ignore[operator]
 
 
 def test_a_failed_prediction_scores_worst_and_the_run_goes_on(shapes: Meshes, truth: ViewBatch) -> None:
@@ -156,8 +191,10 @@ def test_a_failed_prediction_scores_worst_and_the_run_goes_on(shapes: Meshes, tr
     verts[0][0, 0] = torch.nan
     evaluator = evaluate(Meshes(verts, shapes.faces_list()), truth)
     row = evaluator.samples.set_index("sample_id").loc["box/0"]
-    assert row["chamfer"] == pytest.approx(200 * np.sqrt(3))
-    for name in ("voxel_iou", "f_score", "mask_iou", "mask_iou_novel", "watertight", "manifold"):
+    assert row["chamfer"] == row["chamfer_best"] == pytest.approx(200 * np.sqrt(3))
+    assert row["chamfer_diagonal"] == 2.0
+    iou = ("voxel_iou", "surface_iou", "filled_iou", "mask_iou", "mask_iou_novel")
+    for name in (*iou, "f_score", "watertight", "manifold"):
         assert row[name] == 0.0
         assert evaluator.results[name].n == 3
     for name in ("components", "self_intersections", "degenerate_faces"):

@@ -16,4 +16,12 @@ def test_names_are_unique_and_every_representation_exists() -> None:
 
 def test_directions_are_those_of_the_field() -> None:
     lower = {measure.name for measure in PROTOCOL if not measure.higher_is_better}
-    assert lower == {"chamfer", "components", "self_intersections", "degenerate_faces"}
+    distances, counts = {"chamfer", "chamfer_best", "chamfer_diagonal"}, {"self_intersections", "degenerate_faces"}
+    assert lower == distances | counts | {"components"}
+
+
+def test_the_best_of_views_is_measured_as_the_mean_over_them_and_in_its_unit() -> None:
+    measures = {measure.name: measure for measure in PROTOCOL}
+    mean, best = measures["chamfer"], measures["chamfer_best"]
+    assert (best.metric, best.pred, best.target, best.unit) == (mean.metric, mean.pred, mean.target, mean.unit)
+    assert [measure.name for measure in PROTOCOL if measure.best_of_views] == ["chamfer_best"]
