@@ -25,9 +25,8 @@ def page(standing: Standing, papers: Reported) -> str:
         )
         points = tuple(column for column in standing.columns if column.name in POINT_MEASURES)
         others = tuple(column for column in standing.columns if column not in points)
-        parts += ["## Results\n", bold_table(*results(standing, others))]
+        parts += ["## Results\n", bold_table(*results(standing, others)), _scored(standing)]
         parts += ["## As points\n", bold_table(*results(standing, points))] if points else []
-        parts += [_scored(standing)]
         if standing.primary is not None:
             parts += [
                 f"## {standing.primary.label} by category\n",
@@ -51,8 +50,9 @@ def left_out(standing: Standing) -> list[str]:
     return parts
 
 
-def results(standing: Standing, columns: Sequence[Column]) -> tuple[list[str], list[Cells]]:
-    """Header and rows of a table of measures: text, and whether it is the best of its group."""
+def results(standing: Standing, columns: Sequence[Column] | None = None) -> tuple[list[str], list[Cells]]:
+    """Header and rows of a table of measures, all by default: text, and whether it is the best of its group."""
+    columns = standing.columns if columns is None else columns
     header = ["method", "supervision", "input", "seeds", *(column.label for column in columns)]
     lines: list[Cells] = []
     for row in standing.rows:

@@ -228,8 +228,13 @@ def save(record: Record, path: Path) -> None:
     temporary.replace(path)
 
 
-def is_finished(path: Path, config_hash: str) -> bool:
+def is_finished(path: Path, config_hash: str, versions: Mapping[str, int]) -> bool:
     """Whether `path` holds a Record of this configuration without an error, so that the run can be skipped.
+
+    Args:
+        path: of the Record.
+        config_hash: of the resolved configuration.
+        versions: of the measures asked for, by name; a Record that lacks one or has another version is not finished.
 
     Raises:
         ValueError: as `load`: a damaged file is reported, not run over.
@@ -237,7 +242,9 @@ def is_finished(path: Path, config_hash: str) -> bool:
     if not path.exists():
         return False
     record = load(path)
-    return record.error is None and record.provenance.config_hash == config_hash
+    if record.error is not None or record.provenance.config_hash != config_hash:
+        return False
+    return versions.items() <= {name: result.version for name, result in record.measures.items()}.items()
 
 
 def config_hash(config: Mapping[str, Any], drop: Collection[str]) -> str:

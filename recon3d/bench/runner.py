@@ -1,7 +1,8 @@
 """One benchmark run: configs -> fit -> test -> Record. Survives a kill, skips what is finished, keeps failures.
 
 A run lives in ``runs/<data>/<preset>/<method>--seed<k>-<config hash>/``: its resolved config, CSV logs, checkpoint,
-per-sample scores and picture. Killed at any time, the same command goes on from the last checkpoint.
+per-sample scores and picture. Killed at any time, the same command goes on from the last checkpoint. A Record that
+lacks a measure of the present protocol is made anew from the trained weights, without training.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from recon3d.bench.record import SCHEMA, Cost, Data, Paper, Record, is_finished,
 from recon3d.bench.survival import TrainClock, replace_file
 from recon3d.evaluation.evaluator import Evaluator
 from recon3d.evaluation.picture import comparison_picture
+from recon3d.evaluation.protocol import PROTOCOL
 from recon3d.methods.base import ReconstructionMethod
 from recon3d.structures import ViewBatch
 
@@ -77,6 +79,8 @@ def run(cell: Cell, force: bool = False) -> Record:
                 (folder / CHECKPOINT).unlink(missing_ok=True)
         _send_logs_to(cli.trainer, folder)
         record = _fit_and_test(cell, cli, clock, folder, digest)
+        if clock.started is None and is_finished(cell.record_path, digest, {}):
+            record = _with_peak_of(load(cell.record_path), record)
     except Exception as error:
         logger.exception("%s on %s failed.", cell.method, cell.data)
         record = _failed(cell, cli, error, digest)
@@ -89,12 +93,13 @@ def run(cell: Cell, force: bool = False) -> Record:
 
 
 def _is_done(cell: Cell, cli: ReconCLI, digest: str) -> bool:
-    """Whether there is a Record of this configuration and data, and the trained weights that it speaks of.
+    """Whether there is a Record of this configuration, data and protocol, and the trained weights that it speaks of.
 
     A clone has the Records of the repository and no weights: there a run trains, and gives the user what to predict
     with.
     """
-    if not is_finished(cell.record_path, digest) or not (cell.folder(digest) / CHECKPOINT).exists():
+    versions = {measure.name: measure.version for measure in PROTOCOL}
+    if not is_finished(cell.record_path, digest, versions) or not (cell.folder(digest) / CHECKPOINT).exists():
         return False
     cli.datamodule.prepare_data()
     return load(cell.record_path).data.hash == cli.datamodule.data_hash()
@@ -217,6 +222,12 @@ def _peak_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _with_peak_of(earlier: Record, record: Record) -> Record:
+    """`record` of a run that was only tested now, with the memory that its training took."""
+    peaks = [peak for peak in (earlier.cost.peak_mem_mib, record.cost.peak_mem_mib) if peak is not None]
+    return replace(record, cost=replace(record.cost, peak_mem_mib=max(peaks, default=None)))
 
 
 def _send_logs_to(trainer: Trainer, folder: Path) -> None:

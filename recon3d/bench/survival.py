@@ -40,7 +40,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 class TrainClock(Callback):
-    """Seconds of training, over all sessions of a run: they travel in the checkpoint."""
+    """Seconds of training, over all sessions of a run: they travel in the checkpoint.
+
+    Logged beside what a validation measures, as ``val/train_s``: how long it took to come so far.
+    """
 
     def __init__(self) -> None:
         self.before = 0.0
@@ -54,6 +57,10 @@ class TrainClock(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""
         self.started = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the seconds before this validation, with the earlier ones."""
+        pl_module.log("val/train_s", self.seconds, sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -70,7 +70,7 @@ def test_truncated_json_is_named(tmp_path: Path, run: Make, put: Put) -> None:
     with pytest.raises(ValueError, match=r"softras--seed0\.json is not a readable Record"):
         load_all(tmp_path)
     with pytest.raises(ValueError, match="delete it and run again"):
-        is_finished(path, "c1")
+        is_finished(path, "c1", {})
 
 
 def test_what_cannot_be_loaded_is_not_saved(tmp_path: Path, run: Make, put: Put) -> None:
@@ -110,12 +110,22 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path, run: Make,
 
 def test_finished_means_same_configuration_and_no_error(tmp_path: Path, run: Make, failed: Make) -> None:
     path = result_path(tmp_path, "synthetic", "quick", "softras", 0)
-    assert not is_finished(path, "c1")
+    assert not is_finished(path, "c1", {})
     save(failed(), path)
-    assert not is_finished(path, "c1")
+    assert not is_finished(path, "c1", {})
     save(run(), path)
-    assert is_finished(path, "c1")
-    assert not is_finished(path, "c2")
+    assert is_finished(path, "c1", {})
+    assert not is_finished(path, "c2", {})
+
+
+def test_finished_means_every_measure_asked_for_in_its_version(tmp_path: Path, run: Make, put: Put) -> None:
+    path = put(tmp_path, run(version=2))
+    assert is_finished(path, "c1", {"voxel_iou": 2, "chamfer": 1})
+    assert is_finished(path, "c1", {"voxel_iou": 2})  # one that is no longer measured does no harm
+    assert not is_finished(path, "c1", {"voxel_iou": 2, "chamfer": 1, "surface_iou": 1})
+    assert not is_finished(path, "c1", {"voxel_iou": 3, "chamfer": 1})
+    put(tmp_path, run(version=2, chamfer=None))  # "n/a" is an answer
+    assert is_finished(path, "c1", {"voxel_iou": 2, "chamfer": 1})
 
 
 def test_config_hash_is_of_the_canonical_json_without_the_dropped_keys() -> None:
