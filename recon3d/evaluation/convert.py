@@ -1,12 +1,16 @@
 """Turns any Reconstruction into any representation that a measure compares: the one place that branches on them.
 
 Between a method's answer and the metrics. A representation that the method gives is taken as it is; the others follow
-by ``points <- mesh``, ``voxels <- mesh``, ``masks <- mesh`` and ``mesh <- voxels``. Each is made once per batch, when
-the first measure asks for it.
+by ``points <- mesh``, ``voxels <- mesh``, ``masks <- mesh``, ``mesh <- voxels`` and ``mesh <- points``. Each is made
+once per batch, when the first measure asks for it.
+
+The mesh of a cloud is `recon3d.geometry.poisson.poisson_surface` with its default resolution, sigma and number of
+neighbours; they are part of the protocol, like the number of surface samples: to change them is to bump the version of
+the measures on meshes, voxels and masks. Point measures take the cloud as the method gave it.
 
 A mesh has **failed** when it has no faces or no area, or a vertex that is not finite or lies further than `LIMIT` from
-the origin along an axis. A failed mesh is empty in every representation (points: NaN), so that each metric gives it its
-worst value.
+the origin along an axis; so has the mesh of a cloud that has no surface. A failed mesh is empty in every
+representation (points: NaN), so that each metric gives it its worst value.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from torch import Tensor
 
 from recon3d.evaluation.protocol import N_POINTS, SEED, VOXEL_RESOLUTION, Representation
 from recon3d.geometry.marching import voxel_surface
+from recon3d.geometry.poisson import poisson_surface
 from recon3d.geometry.sampling import sample_surface
 from recon3d.kernels.voxelize import voxelize
 from recon3d.metrics.base import stable_key
@@ -46,16 +51,13 @@ class Conversion:
 
     @cached_property
     def mesh(self) -> Meshes:
-        """B meshes; failed ones are empty.
-
-        Raises:
-            NotAvailableError: the method gives points only.
-        """
+        """B meshes; failed ones are empty."""
         given = self._recon.mesh
         if given is None and self._recon.voxels is not None:
             given = voxel_surface(self._recon.voxels)
         if given is None:
-            raise NotAvailableError("the method gives points only; Poisson reconstruction of points is not available")
+            assert self._recon.points is not None  # one of the three is present
+            given = poisson_surface(self._recon.points)
         verts, faces = [], []
         for corner, face in zip(given.verts_list(), given.faces_list(), strict=True):
             failed = _failed(corner, face)
@@ -99,7 +101,7 @@ class Conversion:
         """(B, 1, 1, H, W) silhouette in the input view, through the predicted camera if there is one.
 
         Raises:
-            NotAvailableError: neither the method nor the data give a camera, or as `mesh`.
+            NotAvailableError: neither the method nor the data give a camera.
         """
         camera = self._recon.camera
         if camera is not None:
@@ -113,7 +115,7 @@ class Conversion:
         """(B, V-1, 1, H, W) silhouettes in all views but the input view, through the data's cameras.
 
         Raises:
-            NotAvailableError: the data give no cameras, or as `mesh`.
+            NotAvailableError: the data give no cameras.
         """
         if self._batch.cameras is None:
             raise NotAvailableError("the data have no cameras")

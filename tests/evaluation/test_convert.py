@@ -118,11 +118,37 @@ def test_a_failed_mesh_is_empty_everywhere_and_leaves_the_others(kind: str, shap
         assert torch.equal(getattr(conversion, name)[[0, 2]], getattr(sound, name)[[0, 2]])
 
 
-def test_points_alone_give_no_mesh(truth: ViewBatch) -> None:
-    conversion = Conversion(Reconstruction(points=torch.rand(3, 10, 3)), truth)
-    for name in ("mesh", "voxels", "input_mask", "novel_masks"):
-        with pytest.raises(NotAvailableError, match="Poisson"):
-            getattr(conversion, name)
+def test_a_cloud_is_measured_as_it_is_and_through_its_surface(truth: ViewBatch) -> None:
+    assert truth.points is not None and truth.voxels is not None
+    cloud = truth.points[:, :2000]
+    conversion = Conversion(Reconstruction(points=cloud), truth)
+    assert torch.equal(conversion.points, cloud)
+    volumes = (0.9 * 0.3 * 0.5, 4 / 3 * np.pi * 0.5**3 * 0.5 * 0.7, 2 * np.pi**2 * 0.35 * 0.1**2)
+    for verts, faces, volume in zip(conversion.mesh.verts_list(), conversion.mesh.faces_list(), volumes, strict=True):
+        mesh = trimesh.Trimesh(verts.numpy(), faces.numpy(), process=False)
+        assert mesh.is_watertight
+        assert mesh.volume == pytest.approx(volume, rel=0.1)
+    for ours, true in ((conversion.voxels, truth.voxels), (conversion.input_mask > 0.5, truth.masks[:, :1] > 0.5)):
+        overlap, union = (ours & true).flatten(1).sum(dim=1), (ours | true).flatten(1).sum(dim=1)
+        assert (overlap / union).min() > 0.85
+
+
+@pytest.mark.parametrize("kind", ["nan", "infinite", "collapsed", "diverged", "few"])
+def test_a_cloud_without_a_surface_fails_alone(kind: str, truth: ViewBatch) -> None:
+    assert truth.points is not None
+    cloud = truth.points[:, : 12 if kind == "few" else 1000].clone()
+    if kind == "collapsed":
+        cloud[1] = 0.25
+    elif kind == "diverged":
+        cloud[1] *= 1e4 * LIMIT
+    elif kind != "few":
+        cloud[1, 7, 2] = {"nan": torch.nan, "infinite": torch.inf}[kind]
+    conversion = Conversion(Reconstruction(points=cloud), truth)
+    fine = kind != "few"
+    assert [len(faces) > 0 for faces in conversion.mesh.faces_list()] == [fine, False, fine]
+    assert not conversion.voxels[1].any()
+    assert not conversion.input_mask[1].any()
+    assert torch.equal(conversion.points.isnan(), cloud.isnan())
 
 
 def test_lengths_must_agree(shapes: Meshes, truth: ViewBatch, part: Callable[..., ViewBatch]) -> None:
