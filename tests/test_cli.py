@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from recon3d import cli
 from recon3d.bench import runner
@@ -53,6 +55,7 @@ def benched(monkeypatch) -> list[tuple[runner.Cell, bool]]:
     [
         [],
         ["bench"],
+        ["suite"],
         ["leaderboard"],
         ["data"],
         ["data", "render"],
@@ -73,7 +76,7 @@ def test_help(command, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("usage: ") and len(shown.splitlines()) > 3
     if not command:
-        for name in ("bench", "leaderboard", "data", "predict", "edit", "kernels", "fit | validate | test"):
+        for name in ("bench", "suite", "leaderboard", "data", "predict", "edit", "kernels", "fit | validate | test"):
             assert name in shown
 
 
@@ -88,6 +91,9 @@ def test_help_of_lightnings_commands():
     [
         (["kernels", "--verbose"], "unknown arguments: --verbose"),
         (["leaderboard", "--chek"], "--chek"),
+        (["suite"], "required: name"),
+        (["suite", "x", "--row", "a"], "unknown arguments: --row a"),
+        (["suite", "x", "--seeds", "first"], "invalid int value: 'first'"),
         (["data", "check", "synthetic", "--force"], "unknown arguments: --force"),
         (["predict", "a.png", "--checkpoint", "c", "--out", "o", "--fromat", "obj"], "--fromat"),
         (["predict", "a.png", "--checkpoint", "c", "--out", "o", "--format", "stl"], "invalid choice: 'stl'"),
@@ -142,6 +148,32 @@ def test_a_failed_run_gives_status_1_and_its_reason_in_full(benched, tiny_config
     arguments = ["bench", "--method", "softras", "--configs", str(tiny_configs), "--leaderboard", str(tmp_path)]
     assert cli.main(arguments) == 1
     assert f"softras failed: {reason}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_suite_is_run_and_shown_and_its_failures_give_status_1(tiny_configs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    content = {
+        "title": "Two templates", "data": "tiny", "preset": "tiny", "seeds": [0], "measures": ["voxel_iou"],
+        "rows": [
+            {"name": "lost", "label": "L", "method": "mean_shape", "overrides": {"data.init_args.root": "no[w]here"}},
+            {"name": "found", "label": "Found", "method": "template"},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "benchmarks" / "suites" / "two.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(content))
+    board, runs = tmp_path / "leaderboard", tmp_path / "runs"
+    places = ["--configs", str(tiny_configs), "--leaderboard", str(board), "--runs", str(runs)]
+    assert cli.main(["suite", "two", *places, "--seeds", "0"]) == 1
+    shown = capsys.readouterr().out
+    assert "Two templates" in shown and "voxel_iou ↑ [1] v1" in shown
+    assert re.search(r"L\W+-\W+-", shown) and re.search(r"Found\W+1\W+0\.\d{3}", shown)
+    assert "row lost, seed 0 failed: " in shown and "no[w]here" in shown
+    assert cli.main(["suite", "two", *places, "--rows", "found"]) == 0  # the lost one was not asked for
+    assert sorted(path.name for path in board.rglob("*.json")) == ["mean_shape--seed0.json", "template--seed0.json"]
+    assert not (board / "results").exists() and (runs / "suites" / "two" / "found").is_dir()
+    assert cli.main(["suite", "tow", *places]) == 1
+    assert "known suites: two" in capsys.readouterr().err
 
 
 def test_kernels_lists_every_operation_and_backend(capsys, monkeypatch):

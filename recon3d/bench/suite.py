@@ -94,6 +94,10 @@ class Suite:
                 raise ValueError(f"{key}: expected at least one, each once, got {values}.")
         if wrong := [name for name in names if not _NAME.fullmatch(name)]:
             raise ValueError(f"names of rows: expected lower-case letters, digits and single underscores, got {wrong}.")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds: expected 0 or more, got {self.seeds}.")
+        if any("seed_everything" in self.options(row) for row in self.rows):
+            raise ValueError("overrides: expected no seed_everything; the suite's `seeds` say it.")
         if self.reported is not None and self.reported.measure not in self.measures:
             raise ValueError(f"reported.measure: expected one of {self.measures}, got {self.reported.measure!r}.")
         if self.reported is None and (lonely := [row.name for row in self.rows if row.reported is not None]):

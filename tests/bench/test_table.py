@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from recon3d.bench import markdown, table
-from recon3d.bench.record import Record
+from recon3d.bench.record import Record, save
 
 Make = Callable[..., Record]
 Put = Callable[[Path, Record], Path]
@@ -82,6 +82,27 @@ def test_check_finds_missing_edited_and_orphaned_pages(folder: Path) -> None:
     assert not (folder / "cub-paper.md").exists()
     assert (folder / "notes.md").exists()
     assert table.check(folder) == []
+
+
+def test_a_suite_has_a_page_that_follows_its_yaml_and_its_records(folder: Path, run: Make) -> None:
+    source = folder.parent / "benchmarks" / "suites" / "steps.yaml"
+    source.parent.mkdir(parents=True)
+    shutil.copyfile(LEADERBOARD.parent / "benchmarks" / "suites" / "effective_loss_ablation.yaml", source)
+    page = folder / "suites" / "steps.md"
+    assert table.check(folder).count(page) == 1
+    table.write_all(folder)
+    assert table.check(folder) == []
+    assert "Suite: [Ablation of the Effective Loss](suites/steps.md).\n" in (folder / "README.md").read_text()
+    main = (folder / "synthetic-quick.md").read_text()
+    path = folder / "suites" / "steps" / "full" / "synthetic" / "quick" / "effective_loss--seed0.json"
+    save(run(method="effective_loss", chamfer=1.23), path)
+    assert table.check(folder) == [page]
+    table.write_all(folder)
+    assert "1.23" in page.read_text() and (folder / "synthetic-quick.md").read_text() == main
+    source.unlink()
+    assert table.check(folder) == [folder / "README.md", page]
+    table.write_all(folder)
+    assert not page.exists() and path.exists()
 
 
 def test_the_same_records_give_the_same_bytes(folder: Path, run: Make, put: Put) -> None:
