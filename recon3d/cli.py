@@ -104,13 +104,16 @@ def _parser() -> argparse.ArgumentParser:
     board.set_defaults(run=_leaderboard)
 
     data = commands.add_parser("data", help="make and check data sets").add_subparsers(dest="data", required=True)
-    render = data.add_parser("render", help="meshes to the NMR layout: images, voxels, points")
+    render = data.add_parser("render", help="meshes to the NMR or the DPC layout: images, voxels, points")
     render.add_argument("source", type=Path, help="<category>/<id>/model.*, or ShapeNetCore v1 or v2")
     render.add_argument("--out", type=Path, required=True)
-    render.add_argument("--views", type=int, default=24, choices=(24, 120))
-    render.add_argument("--image-size", type=int, default=64)
+    render.add_argument("--layout", choices=("nmr", "dpc"), default="nmr")
+    render.add_argument("--views", type=int, help="nmr: 24 (default) or 120; dpc: random directions (default 5)")
+    render.add_argument("--image-size", type=int, help="pixels (default: nmr 64, dpc 128)")
     render.add_argument("--categories", nargs="+")
-    render.add_argument("--scale", choices=("longest_side", "diagonal"), default="longest_side", help="what is 1")
+    render.add_argument(
+        "--scale", choices=("longest_side", "diagonal"), help="what is 1 (default: nmr longest_side, dpc diagonal)"
+    )
     render.add_argument("--points", type=int, default=10_000, help="surface samples of an object")
     render.add_argument("--name", help="of the data set, in Records; default: the folder's")
     render.add_argument("--split-file", type=Path, help="CSV with id and split; found by itself in the source")
@@ -248,6 +251,7 @@ def _data_render(options: argparse.Namespace) -> int:
     report = render_dataset(
         options.source,
         options.out,
+        layout=options.layout,
         views=options.views,
         image_size=options.image_size,
         categories=options.categories,

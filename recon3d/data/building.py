@@ -1,8 +1,9 @@
-"""Objects to a finished data set in the NMR layout, in parallel and so that an interrupted build continues.
+"""Objects to a finished data set in the NMR or the DPC layout, in parallel; an interrupted build continues.
 
 Shared by `recon3d.data.rendering` (mesh files) and `recon3d.data.synthetic` (procedural objects). Each finished object
 is a part file below ``OUT/.parts``, named by a hash of everything that made it; when all are there they are joined per
-class and split, ``dataset.json`` is written last, and the parts are removed.
+class and split (NMR) or become the files of the object (DPC), ``dataset.json`` is written last, and the parts are
+removed.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from rich.console import Console
 from rich.progress import track
 
 from recon3d.data.description import DESCRIPTION_FILE, read_description, write_description
+from recon3d.data.dpc_layout import is_dpc_layout, write_model
 from recon3d.data.meshes import ColoredMesh
 from recon3d.data.nmr_layout import write_split
 from recon3d.data.npz import write_text
 from recon3d.data.object_views import VERSION, RenderSettings, object_to_views
+from recon3d.data.split_lists import write_split_list
 from recon3d.data.worker_pool import run_jobs
 
 logger = logging.getLogger(__name__)
@@ -132,7 +135,7 @@ def build_dataset(
         if (finished := _finished(sources, out, settings)) is not None:  # by another process, while this one waited
             return finished
         parts = out / PARTS
-        if not parts.is_dir() and any(out.glob("*_images.npz")):
+        if not parts.is_dir() and (any(out.glob("*_images.npz")) or is_dpc_layout(out)):
             raise ValueError(
                 f"{out} holds a data set without {DESCRIPTION_FILE}, made elsewhere. Choose another folder."
             )
@@ -149,7 +152,7 @@ def build_dataset(
             reason = failures[0].reason if failures else "there are none"
             raise ValueError(f"{origin}: not one of {len(failures)} objects could be rendered: {reason}.")
         _warn(out, failures)
-        _assemble(done, out)
+        (_assemble_dpc if settings.layout == "dpc" else _assemble_nmr)(done, out)
         version = dataset_version([job.source for job in done], settings)
         description = write_description(out, name, settings.scale, origin, version)
         shutil.rmtree(parts)
@@ -221,13 +224,30 @@ def _make_part(job: _Job) -> None:
     temporary.replace(job.part)
 
 
-def _assemble(jobs: Sequence[_Job], out: Path) -> None:
-    """Join parts to the files of the layout, in the order of ids, object by object."""
-    for stale in (*out.glob("*_*.npz"), *out.glob("*_ids.txt")):  # of a run with other settings, killed in this step
-        stale.unlink()
+def _by_split(jobs: Sequence[_Job]) -> Iterator[tuple[str, str, list[_Job]]]:
+    """Category, split and its jobs, in the order of ids."""
     for category, split in sorted({(job.source.category, job.source.split) for job in jobs}):
         members = [job for job in jobs if (job.source.category, job.source.split) == (category, split)]
-        members.sort(key=lambda job: job.source.id)
+        yield category, split, sorted(members, key=lambda job: job.source.id)
+
+
+def _assemble_dpc(jobs: Sequence[_Job], out: Path) -> None:
+    """Write the files of each object, then the lists of the splits."""
+    for stale in ("renders", "gt", "splits"):  # of a run with other settings, killed in this step
+        shutil.rmtree(out / stale, ignore_errors=True)
+    for category, split, members in _by_split(jobs):
+        for job in members:
+            with np.load(job.part) as arrays:
+                names = ("images", "positions", "depths", "points", "voxels")
+                write_model(out, category, job.source.id, **{name: arrays[name] for name in names})
+        write_split_list(out, category, split, [job.source.id for job in members])
+
+
+def _assemble_nmr(jobs: Sequence[_Job], out: Path) -> None:
+    """Join parts to the files of the layout, object by object."""
+    for stale in (*out.glob("*_*.npz"), *out.glob("*_ids.txt")):  # of a run with other settings, killed in this step
+        stale.unlink()
+    for category, split, members in _by_split(jobs):
         parts = [job.part for job in members]
         write_split(
             out,
