@@ -6,7 +6,7 @@ import pytest
 
 from recon3d.bench import page, reported
 from recon3d.bench.ranking import standings
-from recon3d.bench.record import Record
+from recon3d.bench.record import MeasureResult, Record
 
 Make = Callable[..., Record]
 PAPERS = reported.load(Path(__file__).parents[2] / "leaderboard" / "reported")
@@ -58,6 +58,31 @@ def test_a_missing_value_is_not_zero_and_never_best(run: Make) -> None:
     table = section(render(run(method="none", chamfer=None), lacking, run(method="some")), "Results")
     assert [row(table, name)[5] for name in ("none", "old", "some")] == ["n/a", "-", "5.00"]
     assert "- none, chamfer: no points\n" in table
+
+
+def with_points(record: Record) -> Record:
+    best = MeasureResult(4.25, 6, "x100", 1, False, {}, (4.0, 4.5), None)
+    diagonal = replace(best, value=0.0342, unit="1", n=60)
+    measures = record.measures | {"chamfer_best": best, "chamfer_diagonal": diagonal}
+    return replace(record, measures=measures, measure_order=tuple(measures))
+
+
+def test_variants_for_points_have_a_table_of_their_own_and_runs_of_before_a_dash(run: Make) -> None:
+    text = render(with_points(run(method="new")), run(method="old"), run(method="newer", day=3))
+    assert "chamfer_best" not in section(text, "Results").split("Samples scored")[0]
+    assert "voxel_iou 60, chamfer 60, chamfer_best 6, chamfer_diagonal 60." in section(text, "Results")
+    table = section(text, "As points")
+    assert row(table, "method")[4:] == ["chamfer_best ↓ [x100] v1", "chamfer_diagonal ↓ [1] v1"]
+    assert row(table, "new")[4:] == ["4.25", "0.0342"]
+    assert row(table, "old")[4:] == row(table, "newer")[4:] == ["-", "-"]
+    assert "## As points" not in render(run())
+
+
+def test_digits_follow_the_largest_value_of_a_column(run: Make) -> None:
+    for value, printed in ((0.0, "0.000"), (0.0342, "0.0342"), (0.5, "0.500"), (5.0, "5.00"), (346.41, "346.4")):
+        measures = {"chamfer": replace(run().measures["chamfer"], value=value, note=None)}
+        record = run(measures=measures, measure_order=("chamfer",))
+        assert row(section(render(record), "Results"), "softras")[4] == printed
 
 
 def test_categories_and_their_mean(run: Make) -> None:

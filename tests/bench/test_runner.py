@@ -20,9 +20,10 @@ from lightning import Trainer
 from PIL import Image
 
 from recon3d.bench import runner
-from recon3d.bench.record import Record, load
+from recon3d.bench.record import Record, load, save
 from recon3d.bench.runner import Cell, bench
 from recon3d.evaluation.protocol import PROTOCOL
+from recon3d.methods.base import ReconstructionMethod
 
 STEPS = 6  # 2 epochs of 3
 
@@ -91,6 +92,9 @@ def test_a_run_leaves_everything_behind_and_is_not_repeated(cell, sessions, capf
     (log,) = folder.rglob("metrics.csv")
     logged = pd.read_csv(log)
     assert {"train/iou", "train/laplacian", "train/flatten", "train/loss", "val/voxel_iou"} <= set(logged.columns)
+    # Time to a Chamfer distance: the seconds of training stand beside it.
+    times = logged.dropna(subset=["val/chamfer"])["val/train_s"]
+    assert len(times) == 2 and 0 < times.iloc[0] < times.iloc[1] < record.cost.train_s
 
     assert len(sessions) == 1
     before = this.record_path.read_bytes()
@@ -100,6 +104,34 @@ def test_a_run_leaves_everything_behind_and_is_not_repeated(cell, sessions, capf
     (folder / runner.CHECKPOINT).unlink()  # as in a clone: the Record is there, the weights are not
     assert scores(runner.run(this)) == scores(record)
     assert len(sessions) == 2 and (folder / runner.CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize("method", ["softras", "mean_shape"])
+def test_a_record_of_an_older_protocol_is_made_anew_from_the_weights(cell, monkeypatch, method):
+    this = cell(method=method)
+    record = runner.run(this)
+    kept = weights(this)
+    checkpoint = torch.load(run_folder(this) / runner.CHECKPOINT, weights_only=True)
+    trained = checkpoint["callbacks"]["TrainClock"]["seconds"]
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a finished run was trained")
+
+    monkeypatch.setattr(ReconstructionMethod, "training_step", refuse)
+    without = {name: result for name, result in record.measures.items() if name != "surface_iou"}
+    outdated = record.measures | {"chamfer": replace(record.measures["chamfer"], version=0)}
+    much = replace(record.cost, peak_mem_mib=1e9)
+    for measures in (without, outdated):
+        order = tuple(name for name in record.measure_order if name in measures)
+        save(replace(record, measures=measures, measure_order=order, cost=much), this.record_path)
+        again = runner.run(this)
+        assert again.error is None and scores(again) == scores(record) and load(this.record_path) == again
+        assert again.measure_order == record.measure_order and again.measures == record.measures
+        assert again.cost.train_s == trained and again.cost.steps == record.cost.steps
+        assert again.cost.peak_mem_mib == 1e9  # of the training
+        assert all(torch.equal(value, kept[name]) for name, value in weights(this).items())
+    date = again.provenance.date
+    assert runner.run(this).provenance.date == date  # finished
 
 
 @pytest.mark.slow
