@@ -1,0 +1,148 @@
+"""What methods with unknown cameras share: the rotation from the frame that their network chose to the object frame.
+
+A method holds a `WorldAlignment`, passes its answers through it, and calls `align_after_training` at the end of each
+training epoch. The ground-truth cameras and clouds of validation objects serve to fit this one rotation and nothing
+else, as in the evaluation of Insafutdinov and Dosovitskiy 2018 (DPC): no weight of the network depends on them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, distributed, nn
+
+from recon3d.geometry.alignment import AlignmentError, fit_alignment
+from recon3d.geometry.poses import camera_quaternion, turn_world
+from recon3d.methods.base import ReconstructionMethod
+from recon3d.structures import Camera, ViewBatch
+
+logger = logging.getLogger(__name__)
+
+OBJECTS = 50  # of each category of the validation split, from the first on; the papers have one category
+VIEWS = 5  # of each, at most
+
+
+class WorldAlignment(nn.Module):
+    """Turns points and cameras from the frame of the predictions to the object frame, in eval mode only.
+
+    Training goes on in the frame that the network chose, whatever was fitted before. The rotation is the identity until
+    it is fitted, and is saved with the weights.
+
+    Attributes:
+        rotation: (3, 3), for row vectors: ``points @ rotation`` lies in the object frame.
+    """
+
+    rotation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rotation", torch.eye(3))
+
+    def forward(self, points: Tensor, camera: Camera) -> tuple[Tensor, Camera]:
+        """Points (..., N, 3) and camera of any leading shape; what the camera sees of the points does not change."""
+        if self.training:
+            return points, camera
+        return points @ self.rotation, turn_world(camera, self.rotation)
+
+
+def align_after_training(method: ReconstructionMethod, alignment: WorldAlignment, objects: int = OBJECTS) -> None:
+    """Fit the alignment to the trainer's validation data if this was the last epoch, before its checkpoint is written.
+
+    To be called from `on_train_epoch_end`, in every process of a distributed run. Validations during training come
+    before it, and measure shapes in the frame that the network chose.
+    """
+    trainer = method.trainer
+    last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+    if not last and trainer.global_step != trainer.max_steps:
+        return
+    loader = trainer.val_dataloaders
+    if loader is None:
+        logger.warning("No validation data: predictions stay in the frame that the network chose.")
+        return
+    align_on_validation(method, alignment, loader, objects)
+
+
+def align_on_validation(
+    method: ReconstructionMethod, alignment: WorldAlignment, loader: Iterable[ViewBatch], objects: int = OBJECTS
+) -> None:
+    """Fit `alignment` by `fit_alignment` to the answers of `method` for the first objects of each category.
+
+    Every view of a batch is reconstructed, up to 5 of an object. The true points and cameras of these objects are used
+    for this rotation alone. In a distributed run, called by every process, the first fits to its share of the data and
+    the others take its rotation. Without points or cameras, or where no prediction can be matched, a warning is logged
+    and the rotation is the identity.
+
+    Args:
+        method: gives points and camera, passed through `alignment`; its mode and that of its parts stay as they are.
+        alignment: of the method.
+        loader: validation batches, whose `sample_id` is ``<object>/<view>``.
+        objects: of each category.
+    """
+    if not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0:
+        modes = {module: module.training for module in method.modules()}
+        alignment.rotation.copy_(torch.eye(3))
+        method.eval()
+        try:
+            with torch.no_grad():
+                alignment.rotation.copy_(_fit(method, loader, objects))
+        except AlignmentError as error:
+            logger.warning("Predictions stay in the frame that the network chose: %s", error)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.broadcast(alignment.rotation, src=0)
+
+
+@dataclass
+class _Object:
+    """What is known of one object: its true cloud (P, 3), predicted ones (v, N, 3), and quaternions (v, 4)."""
+
+    truth: Tensor
+    clouds: list[Tensor] = field(default_factory=list)
+    q_pred: list[Tensor] = field(default_factory=list)
+    q_true: list[Tensor] = field(default_factory=list)
+
+
+def _fit(method: ReconstructionMethod, loader: Iterable[ViewBatch], objects: int) -> Tensor:
+    """The rotation (3, 3) from the answers' frame to the object frame."""
+    chosen: dict[str, _Object] = {}
+    room: dict[str, int] = {}  # objects that a category may still add
+    for batch in loader:
+        if batch.points is None or batch.cameras is None:
+            raise AlignmentError("the validation data have no points or no cameras.")
+        names = [sample.rpartition("/")[0] for sample in batch.sample_id]
+        for name, category, truth in zip(names, batch.category, batch.points, strict=True):
+            if name not in chosen and room.setdefault(category, objects) > 0:
+                chosen[name] = _Object(truth)
+                room[category] -= 1
+        wanted = [index for index, name in enumerate(names) if name in chosen and _lacks_views(chosen[name])]
+        if not wanted:
+            continue
+        views = min(batch.images.shape[1], VIEWS)
+        answer = method(batch.to(method.device).inputs(method.in_channels, views))
+        assert answer.points is not None and answer.camera is not None
+        q_pred = camera_quaternion(answer.camera).unflatten(0, (-1, views))  # (B*v,4) -> (B,v,4)
+        points = answer.points.unflatten(0, (-1, views))  # (B*v,N,3) -> (B,v,N,3)
+        q_true = camera_quaternion(batch.cameras[:, :views])
+        for index in wanted:
+            known = chosen[names[index]]
+            known.clouds.append(points[index].cpu())
+            known.q_pred.append(q_pred[index].cpu())
+            known.q_true.append(q_true[index].cpu())
+    if not chosen:
+        raise AlignmentError("the validation data are empty.")
+    every = chosen.values()
+    return fit_alignment(
+        [torch.cat(known.clouds)[:VIEWS] for known in every],
+        [known.truth for known in every],
+        [torch.cat(known.q_pred)[:VIEWS] for known in every],
+        [torch.cat(known.q_true)[:VIEWS] for known in every],
+    )
+
+
+def _lacks_views(known: _Object) -> bool:
+    return sum(map(len, known.clouds)) < VIEWS
