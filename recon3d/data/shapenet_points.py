@@ -165,7 +165,7 @@ class ShapeNetPointsDataModule(MultiViewDataModule):
         )
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size: expected at least 1, got {image_size}.")
-        self.image_size = image_size
+        self.resized_to = image_size
 
     @cached_property
     def inventory(self) -> Catalogue:
@@ -181,7 +181,7 @@ class ShapeNetPointsDataModule(MultiViewDataModule):
         description = read_description(self.root)
         n_views = dpc_layout.VIEWS if description is None else description.n_views
         splits = [self.inventory.splits[category, split][: self.limit_objects] for category in self.categories]
-        return ShapeNetPointsDataset(splits, n_views, self.image_size, self.n_points)
+        return ShapeNetPointsDataset(splits, n_views, self.resized_to, self.n_points)
 
     def _evaluation_plan(self, dataset: MultiViewDataset, split: str) -> Callable[[int], list[ViewIndex]]:
         inputs = min(self.input_views[split], dataset.n_views)

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from recon3d.data.base import resolve_root
 from recon3d.data.building import RenderReport, Source, build_dataset, content_hash, dataset_version
 from recon3d.data.meshes import ColoredMesh
+from recon3d.data.multiview import MultiViewDataModule
 from recon3d.data.nmr_layout import SPLITS
-from recon3d.data.object_views import RenderSettings
+from recon3d.data.object_views import SETTINGS, Layout
 from recon3d.data.shapenet import ShapeNetDataModule
+from recon3d.data.shapenet_points import ShapeNetPointsDataModule
 from recon3d.geometry.shapes import CATEGORIES, make_shape
 
+NAMES: dict[Layout, str] = {"nmr": "synthetic", "dpc": "synthetic_points"}
 # Every split of every `shape_seed` has so many seeds of its own, taken from the first: splits never share an object,
 # and a larger set contains the smaller one.
 SEEDS_IN_A_SPLIT = 1_000_000
@@ -56,20 +59,71 @@ def synthetic_sources(objects: dict[str, int], shape_seed: int = 0) -> list[Sour
 
 
 def make_synthetic(
-    out: Path, objects: dict[str, int], shape_seed: int = 0, *, image_size: int = 64, workers: int | None = None
+    out: Path,
+    objects: dict[str, int],
+    shape_seed: int = 0,
+    *,
+    layout: Layout = "nmr",
+    image_size: int = 64,
+    workers: int | None = None,
 ) -> RenderReport:
-    """Makes the data set of `synthetic_sources` in the NMR layout; see `recon3d.data.building.build_dataset`.
+    """Makes the data set of `synthetic_sources` in a layout; see `recon3d.data.building.build_dataset`.
 
     Meshes, voxels and splits are equal bit for bit on every machine; views and points up to rounding.
     """
-    settings = RenderSettings(image_size=image_size)
-    sources = synthetic_sources(objects, shape_seed)
     return build_dataset(
-        sources, out, settings, name="synthetic", origin="recon3d.geometry.shapes (procedural)", workers=workers
+        synthetic_sources(objects, shape_seed),
+        out,
+        SETTINGS[layout](image_size=image_size),
+        name=NAMES[layout],
+        origin="recon3d.geometry.shapes (procedural)",
+        workers=workers,
     )
 
 
-class SyntheticDataModule(ShapeNetDataModule):
+class _Synthetic(MultiViewDataModule):
+    """Generates the set on first use; in front of the module that reads its layout."""
+
+    layout: ClassVar[Layout]
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        name: str = "synthetic",
+        train_objects: int = 200,
+        val_objects: int = 20,
+        test_objects: int = 20,
+        image_size: int = 64,
+        shape_seed: int = 0,
+        workers: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.objects = {"train": train_objects, "val": val_objects, "test": test_objects}
+        self.render_size = image_size
+        self.shape_seed = shape_seed
+        self.workers = workers
+        settings = SETTINGS[self.layout](image_size=image_size)
+        self.version = dataset_version(synthetic_sources(self.objects, shape_seed), settings)
+        super().__init__(root=resolve_root(root, f"{NAMES[self.layout]}-{self.version}"), name=name, **kwargs)
+
+    def data_hash(self) -> str:
+        """Hash of the shapes, their splits and the rendering, equal on every machine where pixels may not be."""
+        return self.version
+
+    def prepare_data(self) -> None:
+        """Generate the set, unless that is done."""
+        make_synthetic(
+            self.root,
+            self.objects,
+            self.shape_seed,
+            layout=self.layout,
+            image_size=self.render_size,
+            workers=self.workers,
+        )
+        super().prepare_data()
+
+
+class SyntheticDataModule(_Synthetic, ShapeNetDataModule):
     """Loaders of procedural airplanes, cars and chairs, 24 views each, generated on first use.
 
     Args:
@@ -85,35 +139,17 @@ class SyntheticDataModule(ShapeNetDataModule):
         kwargs: see `recon3d.data.shapenet.ShapeNetDataModule`.
     """
 
-    def __init__(
-        self,
-        root: Path | None = None,
-        name: str = "synthetic",
-        train_objects: int = 200,
-        val_objects: int = 20,
-        test_objects: int = 20,
-        image_size: int = 64,
-        shape_seed: int = 0,
-        workers: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.objects = {"train": train_objects, "val": val_objects, "test": test_objects}
-        self.image_size = image_size
-        self.shape_seed = shape_seed
-        self.workers = workers
-        self.version = dataset_version(
-            synthetic_sources(self.objects, shape_seed), RenderSettings(image_size=image_size)
-        )
-        super().__init__(root=resolve_root(root, f"synthetic-{self.version}"), name=name, **kwargs)
+    layout: ClassVar[Layout] = "nmr"
 
-    def data_hash(self) -> str:
-        """Hash of the shapes, their splits and the rendering, equal on every machine where pixels may not be."""
-        return self.version
 
-    def prepare_data(self) -> None:
-        """Generate the set, unless that is done."""
-        make_synthetic(self.root, self.objects, self.shape_seed, image_size=self.image_size, workers=self.workers)
-        super().prepare_data()
+class SyntheticPointsDataModule(_Synthetic, ShapeNetPointsDataModule):
+    """The objects of `SyntheticDataModule` in the DPC layout: 5 views each in random directions, the diagonal is 1.
+
+    Its arguments, and those of `recon3d.data.shapenet_points.ShapeNetPointsDataModule` but for `image_size`, which is
+    that of the views as they are rendered. The folder is ``synthetic_points-<version>``.
+    """
+
+    layout: ClassVar[Layout] = "dpc"
 
 
 def _seeds(split: str, count: int, shape_seed: int) -> range:
