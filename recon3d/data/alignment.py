@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from torch import Tensor
 
-from recon3d.geometry.cameras import NMR_VIEWS, nmr_cameras, project
+from recon3d.geometry.cameras import project
+from recon3d.structures import Camera
 
 TILE = 128  # pixels of a picture on the contact sheet
 CAPTION = 14  # pixels below it
@@ -46,32 +47,28 @@ class Fit:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A way in which data may deviate from the convention: how to undo it on points, views and the screen."""
+    """A way in which data may deviate from the convention: how to undo it on the points and on the screen.
+
+    Cameras that are turned about the up axis see what the right ones see of points turned the other way.
+    """
 
     points: Callable[[Tensor], Tensor] = lambda points: points
-    views: Callable[[np.ndarray], np.ndarray] = lambda views: views
     mirrored: bool = False
 
 
-def _turn(steps: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda views: views // NMR_VIEWS * NMR_VIEWS + (views + steps) % NMR_VIEWS
-
-
-def _take(*axes: int) -> Callable[[Tensor], Tensor]:
-    return lambda points: points[..., list(axes)]
+def _take(*axes: int, signs: tuple[int, int, int] = (1, 1, 1)) -> Callable[[Tensor], Tensor]:
+    return lambda points: points[..., list(axes)] * points.new_tensor(signs)
 
 
 FRAME_MISTAKES = {
     "the images are mirrored left to right": Mistake(mirrored=True),
-    "the azimuth runs the other way (view k is at +15 k degrees)": Mistake(
-        views=lambda views: views // NMR_VIEWS * NMR_VIEWS + -views % NMR_VIEWS
+    "the azimuth runs the other way (view k of NMR is at +15 k degrees)": Mistake(
+        points=_take(0, 1, 2, signs=(-1, 1, 1)), mirrored=True
     ),
-    "z of the shapes is negated (NMR's left-handed frame)": Mistake(
-        points=lambda points: points * points.new_tensor([1.0, 1.0, -1.0])
-    ),
-    "the shapes are turned by 90 degrees about the up axis": Mistake(views=_turn(6)),
-    "the shapes are turned by 180 degrees about the up axis": Mistake(views=_turn(12)),
-    "the shapes are turned by 270 degrees about the up axis": Mistake(views=_turn(18)),
+    "z of the shapes is negated (NMR's left-handed frame)": Mistake(points=_take(0, 1, 2, signs=(1, 1, -1))),
+    "the shapes are turned by 90 degrees about the up axis": Mistake(points=_take(2, 1, 0, signs=(1, 1, -1))),
+    "the shapes are turned by 180 degrees about the up axis": Mistake(points=_take(0, 1, 2, signs=(-1, 1, -1))),
+    "the shapes are turned by 270 degrees about the up axis": Mistake(points=_take(2, 1, 0, signs=(-1, 1, 1))),
 }
 # `_take(a, b, c)` lists which of the wrongly read (x, y, z) are the true ones, for a reader that expects [y, x, z].
 VOXEL_MISTAKES = {
@@ -90,18 +87,17 @@ def voxel_centers(voxels: np.ndarray) -> Tensor:
     return (cells + 0.5 - resolution / 2) / (resolution - 1)
 
 
-def fit(masks: np.ndarray, points: Tensor, views: np.ndarray, n_views: int, tolerance: int, mistake: Mistake) -> Fit:
-    """How well the points cover the masks of one object, through the cameras of the layout, with a mistake undone.
+def fit(masks: np.ndarray, points: Tensor, cameras: Camera, tolerance: int, mistake: Mistake) -> Fit:
+    """How well the points cover the masks of one object, through the cameras of the data set, with a mistake undone.
 
     Args:
         masks: (K, S, S) in [0, 255], the alpha of K views.
         points: (P, 3) in the object frame.
-        views: (K,) numbers of the views.
-        n_views: views of the layout, 24 or 120.
+        cameras: of the views, leading shape (K,).
         tolerance: pixels by which points may miss the mask, and mask pixels the points.
         mistake: what to undo; `Mistake()` is the convention itself.
     """
-    rows, columns = _pixels(points, views, n_views, masks.shape[-1], mistake)
+    rows, columns = _pixels(points, cameras, masks.shape[-1], mistake)
     near = np.ones((1, 2 * tolerance + 1, 2 * tolerance + 1), bool)
     index = np.arange(len(masks))[:, None]
     hit = np.zeros(masks.shape, bool)
@@ -134,19 +130,18 @@ def diagnose(gains: Mapping[str, Sequence[float]]) -> str | None:
     return max(found, key=found.__getitem__) if found else None
 
 
-def tile(rgba: np.ndarray, points: Tensor, view: int, n_views: int, caption: str) -> Image.Image:
+def tile(rgba: np.ndarray, points: Tensor, camera: Camera, caption: str) -> Image.Image:
     """One picture of the contact sheet: the image, and on it the outline of the projected points.
 
     Args:
         rgba: (4, S, S) in [0, 255].
         points: (P, 3) in the object frame.
-        view: number of the view.
-        n_views: views of the layout.
+        camera: of the view, leading shape (1,).
         caption: text below.
     """
     color = Image.fromarray(np.ascontiguousarray(rgba[:3].transpose(1, 2, 0)))
     color = color.resize((TILE, TILE), Image.Resampling.NEAREST)
-    rows, columns = _pixels(points, np.array([view]), n_views, TILE, Mistake())
+    rows, columns = _pixels(points, camera, TILE, Mistake())
     seen = np.zeros((TILE, TILE), bool)
     within = (rows >= 0) & (rows < TILE) & (columns >= 0) & (columns < TILE)
     seen[rows[within], columns[within]] = True
@@ -169,12 +164,9 @@ def contact_sheet(rows: list[list[Image.Image]]) -> Image.Image:
     return sheet
 
 
-def _pixels(
-    points: Tensor, views: np.ndarray, n_views: int, size: int, mistake: Mistake
-) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(points: Tensor, cameras: Camera, size: int, mistake: Mistake) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns (K, P) of the pixels the points fall on, possibly outside the image."""
-    cameras = nmr_cameras(n_views)[torch.from_numpy(mistake.views(views))]
-    screen = project(cameras, mistake.points(points).expand(len(views), -1, -1))
+    screen = project(cameras, mistake.points(points).expand(*cameras.shape, -1, -1))
     x = -screen[..., 0] if mistake.mirrored else screen[..., 0]
     columns, rows = ((1 - value) * size / 2 for value in (x, screen[..., 1]))
     return rows.floor().long().numpy(), columns.floor().long().numpy()

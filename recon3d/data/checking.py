@@ -1,4 +1,4 @@
-"""The data doctor: is a folder in the NMR layout complete, sound, and seen through the right cameras?
+"""The data doctor: is a folder in the NMR or the DPC layout complete, sound, and seen through the right cameras?
 
 Behind `recon3d data check NAME_OR_DIR`. Reads every byte once; what it finds is in a `Report`, and a contact sheet lays
 the projected ground truth over the images, so a wrong camera is seen before training and not after.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from recon3d.data import dpc_layout
 from recon3d.data.alignment import contact_sheet
 from recon3d.data.base import resolve_root
 from recon3d.data.description import DESCRIPTION_FILE, fingerprint, read_description
+from recon3d.data.dpc_layout import Catalogue
 from recon3d.data.nmr_layout import SPLITS, SYNSETS, Inventory, open_split, scan
 from recon3d.data.npz import DataFileError, first_damaged_member
+from recon3d.data.samples import DPCSamples, NMRSamples, Samples
 from recon3d.data.split_checks import SplitReport, check_split, pictures
+from recon3d.data.split_lists import OFFICIAL_COUNTS
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +57,7 @@ def locate(root_or_name: str | Path) -> Path:
         DataFileError: several folders have the name; give one of them.
     """
     folder = Path(root_or_name) if Path(root_or_name).is_dir() else resolve_root(None, str(root_or_name))
-    if any(folder.glob("*_images.npz")):
+    if any(folder.glob("*_images.npz")) or dpc_layout.is_dpc_layout(folder):
         return folder
     home = resolve_root(None, "")
     named = [
@@ -66,7 +71,7 @@ def locate(root_or_name: str | Path) -> Path:
 
 
 def check(root_or_name: str | Path) -> Report:
-    """Examine a data set in the NMR layout.
+    """Examine a data set in the NMR or the DPC layout.
 
     Args:
         root_or_name: its folder, or the name of a data set below ``$RECON3D_DATA`` or ``./datasets``.
@@ -78,13 +83,33 @@ def check(root_or_name: str | Path) -> Report:
     report = Report(Path(root_or_name), Path(root_or_name).name)
     try:
         root = report.root = locate(root_or_name)
-        inventory = scan(root)
-        report.hash = fingerprint(inventory)
+        splits = _dpc_splits(root, report) if dpc_layout.is_dpc_layout(root) else _nmr_splits(root, report)
     except DataFileError as error:
         report.problems.append(str(error))
         return report
-    _check_presence(inventory, report)
     rows: dict[str, list[Image.Image]] = {}
+    for category, split, samples in splits:
+        examined = check_split(category, split, samples)
+        report.splits.append(examined)
+        report.problems += examined.problems
+        report.warnings += examined.warnings
+        if category not in rows and examined.fits and (row := pictures(category, samples)):
+            rows[category] = row
+    if rows:
+        report.sheet = contact_sheet(list(rows.values()))
+    _check_agreement(report)
+    return report
+
+
+def _nmr_splits(root: Path, report: Report) -> Iterator[tuple[str, str, Samples]]:
+    """What can be read of a folder in the NMR layout; the rest goes into the report."""
+    inventory = scan(root)
+    report.hash = fingerprint(inventory)
+    _check_presence(inventory, report)
+    return _sound_splits(inventory, report)
+
+
+def _sound_splits(inventory: Inventory, report: Report) -> Iterator[tuple[str, str, Samples]]:
     for (category, split), files in sorted(inventory.splits.items(), key=lambda item: _table_order(inventory, item[0])):
         if files.images is None or files.voxels is None:  # named above
             continue
@@ -102,16 +127,36 @@ def check(root_or_name: str | Path) -> Report:
         except DataFileError as error:
             report.problems.append(str(error))
             continue
-        examined = check_split(arrays)
-        report.splits.append(examined)
-        report.problems += examined.problems
-        report.warnings += examined.warnings
-        if category not in rows and examined.fits:
-            rows[category] = pictures(arrays)
-    if rows:
-        report.sheet = contact_sheet(list(rows.values()))
-    _check_agreement(report)
-    return report
+        yield category, split, NMRSamples(arrays)
+
+
+def _dpc_splits(root: Path, report: Report) -> Iterator[tuple[str, str, Samples]]:
+    """The splits of a folder in the DPC layout; what is missing on their lists goes into the report."""
+    catalogue = dpc_layout.scan(root)
+    report.hash = dpc_layout.fingerprint(catalogue)
+    description = read_description(root)
+    counts = {
+        name: {split: len(catalogue.splits[name, split]) for split in SPLITS if (name, split) in catalogue.splits}
+        for name in catalogue.categories
+    }
+    if description is None:
+        for name in catalogue.categories:
+            expected = OFFICIAL_COUNTS.get(name, counts[name])
+            if counts[name] != expected:
+                report.warnings.append(f"{name}: the lists have {counts[name]} models, the official ones {expected}.")
+    else:
+        _check_hash(description.hash, report)
+        if counts != description.categories:
+            report.problems.append(f"dataset.json promises {description.categories}, the lists have {counts}.")
+    for (name, split), models in catalogue.splits.items():
+        if without := [model.id for model in models if model.cloud is None]:
+            report.warnings.append(
+                f"{name} {split}: {len(without)} of {len(models)} models have no ground-truth cloud, such as "
+                f"{without[0]}; then the whole split goes without points."
+            )
+    n_views = dpc_layout.VIEWS if description is None else description.n_views
+    ordered = sorted(catalogue.splits, key=lambda key: _table_order(catalogue, key))
+    return ((name, split, DPCSamples(catalogue.splits[name, split], n_views)) for name, split in ordered)
 
 
 def main(target: str, out: Path | None = None) -> int:
@@ -145,7 +190,7 @@ def main(target: str, out: Path | None = None) -> int:
     return 0 if report.ok else 1
 
 
-def _table_order(inventory: Inventory, key: tuple[str, str]) -> tuple[int, int]:
+def _table_order(inventory: Inventory | Catalogue, key: tuple[str, str]) -> tuple[int, int]:
     return inventory.categories.index(key[0]), SPLITS.index(key[1])
 
 
@@ -174,11 +219,7 @@ def _check_presence(inventory: Inventory, report: Report) -> None:
         promised |= dict.fromkeys((category, split) for category in inventory.categories for split in SPLITS)
     else:
         promised |= dict.fromkeys((name, split) for name, counts in description.categories.items() for split in counts)
-        if description.hash != report.hash:
-            report.problems.append(
-                f"dataset.json: the hash is {description.hash}, the files have {report.hash}: they changed after it "
-                "was written. Make the data set again."
-            )
+        _check_hash(description.hash, report)
     missing = []
     for category, split in promised:
         files = inventory.splits.get((category, split))
@@ -190,8 +231,18 @@ def _check_presence(inventory: Inventory, report: Report) -> None:
         report.problems.append(f"Missing in {inventory.root}: {', '.join(missing)}.")
 
 
+def _check_hash(stated: str, report: Report) -> None:
+    if stated != report.hash:
+        report.problems.append(
+            f"dataset.json: the hash is {stated}, the files have {report.hash}: they changed after it was written. "
+            "Make the data set again."
+        )
+
+
 def _check_agreement(report: Report) -> None:
-    for what in ("n_views", "image_size", "n_points"):
+    # Clouds of the DPC layout differ in size as they are.
+    cloud = () if dpc_layout.is_dpc_layout(report.root) else ("n_points",)
+    for what in ("n_views", "image_size", *cloud):
         values = {getattr(split, what) for split in report.splits}
         if len(values) > 1:
             report.problems.append(
@@ -214,8 +265,8 @@ def _table(report: Report) -> Table:
             str(split.n_views),
             str(split.image_size),
             f"{100 * split.foreground:.1f}",
-            f"{low} / {mean:.0f} / {high}",
-            str(split.n_points or "-"),
+            f"{low} / {mean:.0f} / {high}" if high else "-",
+            "-".join(map(str, sorted(set(split.n_points)))),
             fits,
         )
     table.caption = "fit: projected points on the mask / mask covered by them"

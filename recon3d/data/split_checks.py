@@ -15,7 +15,8 @@ from torch import Tensor
 
 from recon3d.data import alignment
 from recon3d.data.alignment import FRAME_MISTAKES, VOXEL_MISTAKES, Fit, Mistake
-from recon3d.data.nmr_layout import SplitArrays
+from recon3d.data.npz import DataFileError
+from recon3d.data.samples import Sample, Samples
 
 OBJECTS_PROJECTED = 6  # of each category and split, evenly spaced
 VIEWS_PROJECTED = 6  # of each of them
@@ -37,7 +38,7 @@ class SplitReport:
         objects: their number.
         n_views: views of each.
         image_size: pixels.
-        n_points: of each object; 0 without points.
+        n_points: of each object, the smallest and the largest number; 0 without points.
         foreground: mean fraction of the image that the masks cover.
         background: mean brightness outside the masks, 0 to 255.
         occupied: smallest, mean and largest number of occupied cells.
@@ -49,9 +50,9 @@ class SplitReport:
     category: str
     split: str
     objects: int
-    n_views: int
-    image_size: int
-    n_points: int
+    n_views: int = 0
+    image_size: int = 0
+    n_points: tuple[int, int] = (0, 0)
     foreground: float = 0.0
     background: float = 0.0
     occupied: tuple[int, float, int] = (0, 0.0, 0)
@@ -60,93 +61,123 @@ class SplitReport:
     warnings: list[str] = field(default_factory=list)
 
 
-def check_split(arrays: SplitArrays) -> SplitReport:
-    """Examine every value of one category and split, and project the ground truth of some of its objects."""
-    count, n_views, _, size, _ = arrays.images.shape
-    n_points = 0 if arrays.points is None else arrays.points.shape[1]
-    report = SplitReport(arrays.category, arrays.split, count, n_views, size, n_points)
-    where = f"{arrays.category} {arrays.split}"
-    if count == 0:
+def check_split(category: str, split: str, samples: Samples) -> SplitReport:
+    """Examine every value of one category and split, and project the ground truth of some of its objects.
+
+    Each object is read once, and those that are projected once more.
+    """
+    report = SplitReport(category, split, len(samples))
+    where = f"{category} {split}"
+    if not len(samples):
         report.warnings.append(f"{where}: no objects.")
         return report
-    _check_images(where, arrays, report)
-    _check_voxels(where, arrays, report)
-    if arrays.points is not None and arrays.normals is not None:
-        _check_points(where, arrays.ids, arrays.points.open(), arrays.normals.open(), report)
-    if n_views in (24, 120):
-        _check_alignment(where, arrays, report)
+    values = _Values()
+    sound, damaged = [], []
+    for index in range(len(samples)):
+        try:
+            values.add(category, samples[index])
+            sound.append(index)
+        except DataFileError as error:
+            damaged.append(str(error))
+    report.problems += damaged[:LISTED]
+    if len(damaged) > LISTED:
+        report.problems.append(f"{where}: {len(damaged) - LISTED} more objects cannot be read.")
+    if not sound:
+        return report
+    values.judge(where, report)
+    if samples[sound[0]].cameras is None:
+        report.problems.append(f"{where}: expected 24 or 120 views, got {report.n_views}; their cameras are not known.")
     else:
-        report.problems.append(f"{where}: expected 24 or 120 views, got {n_views}; their cameras are not known.")
+        _check_alignment(where, [samples[sound[i]] for i in _spaced(len(sound), OBJECTS_PROJECTED)], report)
     return report
 
 
-def _check_images(where: str, arrays: SplitArrays, report: SplitReport) -> None:
-    empty: list[str] = []
-    foreground, background = [], []
-    brightest = most_opaque = 0
-    for name, rgba in zip(arrays.ids, arrays.images.open(), strict=True):
-        inside = rgba[:, 3] > 0
-        empty += [f"{arrays.category}/{name}/v{view:02d}" for view in np.flatnonzero(~inside.any(axis=(1, 2)))]
-        foreground.append(inside.mean())
-        outside = rgba[:, :3].max(axis=1)[~inside]
-        background.append(outside.mean() if outside.size else 0.0)
-        brightest, most_opaque = max(brightest, int(rgba[:, :3].max())), max(most_opaque, int(rgba[:, 3].max()))
-    report.foreground, report.background = float(np.mean(foreground)), float(np.mean(background))
-    if empty:
-        report.warnings.append(f"{where}: {len(empty)} empty masks: {_some(empty)}.")
-    if most_opaque < 255 or brightest <= 1:
-        report.problems.append(
-            f"{where}: expected colours and alpha of 0 to 255, the largest are {brightest} and {most_opaque}."
-        )
-    if full := [name for name, fraction in zip(arrays.ids, foreground, strict=True) if fraction == 1]:
-        report.problems.append(f"{where}: no background in {_some(full)}; is channel 3 the alpha?")
-    if report.background > 1:
-        report.warnings.append(
-            f"{where}: the background's mean brightness is {report.background:.0f} of 255, the convention is black. "
-            "Methods that read RGB without the mask see it."
-        )
+class _Values:
+    """What is collected over the objects of a split."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.empty: list[str] = []
+        self.foreground: list[float] = []
+        self.background: list[float] = []
+        self.brightest = self.most_opaque = 0
+        self.occupied: list[int] = []
+        self.hollow: list[str] = []
+        self.n_points: list[int] = []
+        self.outside: list[str] = []
+        self.bent: list[str] = []
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def add(self, category: str, sample: Sample) -> None:
+        self.ids.append(sample.id)
+        self.shapes.add(sample.images.shape)
+        inside = sample.images[:, 3] > 0
+        self.empty += [f"{category}/{sample.id}/v{view:02d}" for view in np.flatnonzero(~inside.any(axis=(1, 2)))]
+        self.foreground.append(float(inside.mean()))
+        behind = sample.images[:, :3].max(axis=1)[~inside]
+        self.background.append(float(behind.mean()) if behind.size else 0.0)
+        self.brightest = max(self.brightest, int(sample.images[:, :3].max()))
+        self.most_opaque = max(self.most_opaque, int(sample.images[:, 3].max()))
+        if sample.voxels is not None:
+            self.occupied.append(int(sample.voxels.sum()))
+            if self.occupied[-1] in (0, sample.voxels.size):
+                self.hollow.append(sample.id)
+        if sample.points is not None:
+            self.n_points.append(len(sample.points))
+            if not bool((np.abs(sample.points) <= EDGE).all()):  # not: NaN counts as outside
+                self.outside.append(sample.id)
+        if sample.normals is not None:
+            lengths = np.linalg.norm(sample.normals.astype(np.float32), axis=1)
+            if not bool((np.abs(lengths - 1) < 1e-2).all()):
+                self.bent.append(sample.id)
+
+    def judge(self, where: str, report: SplitReport) -> None:
+        report.n_views, _, report.image_size, _ = max(self.shapes)
+        report.foreground, report.background = float(np.mean(self.foreground)), float(np.mean(self.background))
+        if self.occupied:
+            report.occupied = (min(self.occupied), float(np.mean(self.occupied)), max(self.occupied))
+        if self.n_points:
+            report.n_points = (min(self.n_points), max(self.n_points))
+        if len(self.shapes) > 1:
+            report.problems.append(f"{where}: expected images (V,4,S,S) of one shape, got {sorted(self.shapes)}.")
+        if self.empty:
+            report.warnings.append(f"{where}: {len(self.empty)} empty masks: {_some(self.empty)}.")
+        if self.most_opaque < 255 or self.brightest <= 1:
+            report.problems.append(
+                f"{where}: expected colours and alpha of 0 to 255, the largest are {self.brightest} and "
+                f"{self.most_opaque}."
+            )
+        if full := [name for name, fraction in zip(self.ids, self.foreground, strict=True) if fraction == 1]:
+            report.problems.append(f"{where}: no background in {_some(full)}; is channel 3 the alpha?")
+        if report.background > 1:
+            report.warnings.append(
+                f"{where}: the background's mean brightness is {report.background:.0f} of 255, the convention is "
+                "black. Methods that read RGB without the mask see it."
+            )
+        if self.hollow:
+            report.problems.append(f"{where}: voxel grids that are empty or full: {_some(self.hollow)}.")
+        if self.outside:
+            report.problems.append(f"{where}: points outside [-0.5, 0.5]^3 or not finite: {_some(self.outside)}.")
+        if self.bent:
+            report.problems.append(f"{where}: normals that are not of length 1: {_some(self.bent)}.")
 
 
-def _check_voxels(where: str, arrays: SplitArrays, report: SplitReport) -> None:
-    occupied = [int(grid.sum()) for grid in arrays.voxels.open()]
-    report.occupied = (min(occupied), float(np.mean(occupied)), max(occupied))
-    cells = int(np.prod(arrays.voxels.shape[1:]))
-    if hollow := [name for name, number in zip(arrays.ids, occupied, strict=True) if number in (0, cells)]:
-        report.problems.append(f"{where}: voxel grids that are empty or full: {_some(hollow)}.")
-
-
-def _check_points(
-    where: str, ids: tuple[str, ...], points: np.ndarray, normals: np.ndarray, report: SplitReport
-) -> None:
-    outside, bent = [], []
-    for name, place, normal in zip(ids, points, normals, strict=True):
-        if not bool((np.abs(place) <= EDGE).all()):  # not: NaN counts as outside
-            outside.append(name)
-        if not bool((np.abs(np.linalg.norm(normal.astype(np.float32), axis=1) - 1) < 1e-2).all()):
-            bent.append(name)
-    if outside:
-        report.problems.append(f"{where}: points outside [-0.5, 0.5]^3 or not finite: {_some(outside)}.")
-    if bent:
-        report.problems.append(f"{where}: normals that are not of length 1: {_some(bent)}.")
-
-
-def _check_alignment(where: str, arrays: SplitArrays, report: SplitReport) -> None:
+def _check_alignment(where: str, samples: list[Sample], report: SplitReport) -> None:
     """Project the ground truth of some objects; wrong cameras and frames become problems."""
-    size, n_views = arrays.images.shape[-1], arrays.images.shape[1]
-    # From view 1: at views 0, 6, 12, 18 the camera lies in a plane of symmetry of many objects.
-    views = (np.arange(VIEWS_PROJECTED) * n_views // VIEWS_PROJECTED + 1) % n_views
+    views = _views(report.n_views, VIEWS_PROJECTED)
     fits: dict[str, list[Fit]] = {}
     gains: dict[str, dict[str, list[float]]] = {}
-    for row in _spaced(len(arrays), OBJECTS_PROJECTED):
-        masks = arrays.images.open()[row, views, 3]
-        for kind, points in _shapes(arrays, row):
+    for sample in samples:
+        assert sample.cameras is not None
+        masks, cameras = sample.images[views, 3], sample.cameras[torch.from_numpy(views)]
+        for kind, points in _shapes(sample):
             if not len(points):
                 continue
-            tolerance = _tolerance(kind, size)
-            stated = alignment.fit(masks, points, views, n_views, tolerance, Mistake())
+            tolerance = _tolerance(kind, report.image_size)
+            stated = alignment.fit(masks, points, cameras, tolerance, Mistake())
             fits.setdefault(kind, []).append(stated)
             for name, mistake in (FRAME_MISTAKES | (VOXEL_MISTAKES if kind == "voxels" else {})).items():
-                undone = alignment.fit(masks, points, views, n_views, tolerance, mistake)
+                undone = alignment.fit(masks, points, cameras, tolerance, mistake)
                 gains.setdefault(kind, {}).setdefault(name, []).append(undone.score - stated.score)
     report.fits = {kind: alignment.mean_fit(values) for kind, values in fits.items()}
     for kind, fit in report.fits.items():
@@ -160,27 +191,36 @@ def _check_alignment(where: str, arrays: SplitArrays, report: SplitReport) -> No
         )
 
 
-def _shapes(arrays: SplitArrays, row: int) -> Iterator[tuple[str, Tensor]]:
-    if arrays.points is not None:
-        yield "points", torch.from_numpy(arrays.points.open()[row].astype(np.float32))
-    yield "voxels", alignment.voxel_centers(arrays.voxels.open()[row])
+def _shapes(sample: Sample) -> Iterator[tuple[str, Tensor]]:
+    if sample.points is not None:
+        yield "points", torch.from_numpy(sample.points.astype(np.float32))
+    if sample.voxels is not None:
+        yield "voxels", alignment.voxel_centers(sample.voxels)
 
 
-def pictures(arrays: SplitArrays) -> list[Image.Image]:
+def pictures(category: str, samples: Samples) -> list[Image.Image]:
     """One row of the contact sheet: views of some objects, with the outline of the projected ground truth."""
-    n_views = arrays.images.shape[1]
     row_of = []
-    for row in _spaced(len(arrays), PICTURES[0]):
-        kind, points = next(_shapes(arrays, row))
-        if not len(points):  # an empty voxel grid; `check_split` has named it
+    for row in _spaced(len(samples), PICTURES[0]):
+        try:
+            sample = samples[row]
+        except DataFileError:  # `check_split` has named it
             continue
-        for view in (np.arange(PICTURES[1]) * n_views // PICTURES[1] + 1) % n_views:
-            rgba = arrays.images.open()[row, view]
-            tolerance = _tolerance(kind, rgba.shape[-1])
-            fit = alignment.fit(rgba[None, 3], points, np.array([view]), n_views, tolerance, Mistake())
-            caption = f"{fit.inside:4.0%} {arrays.category}/{arrays.ids[row]}"[:20] + f" v{view:02d}"
-            row_of.append(alignment.tile(rgba, points, int(view), n_views, caption))
+        kind, points = next(_shapes(sample), ("", torch.empty(0, 3)))
+        if sample.cameras is None or not len(points):  # an empty voxel grid; `check_split` has named it
+            continue
+        for view in _views(len(sample.images), PICTURES[1]):
+            rgba, camera = sample.images[view], sample.cameras[torch.tensor([view])]
+            fit = alignment.fit(rgba[None, 3], points, camera, _tolerance(kind, rgba.shape[-1]), Mistake())
+            caption = f"{fit.inside:4.0%} {category}/{sample.id}"[:20] + f" v{view:02d}"
+            row_of.append(alignment.tile(rgba, points, camera, caption))
     return row_of
+
+
+def _views(n_views: int, wanted: int) -> np.ndarray:
+    """Evenly spaced views, from view 1: at 0, 6, 12, 18 NMR's camera lies in a plane of symmetry of many objects."""
+    wanted = min(n_views, wanted)
+    return (np.arange(wanted) * n_views // wanted + 1) % n_views
 
 
 def _tolerance(kind: str, size: int) -> int:
