@@ -187,5 +187,7 @@ def test_wrong_shapes_are_named():
         fit_alignment(clouds, truths[:1], pred, true)
     with pytest.raises(ValueError, match=r"\(3, 400, 3\), \(1500, 3\), \(2, 4\)"):
         fit_alignment(clouds, truths, [q[:2] for q in pred], true)
+    with pytest.raises(ValueError, match=r"none empty, got \(3, 0, 3\)"):
+        fit_alignment([cloud[:, :0] for cloud in clouds], truths, pred, true)
     with pytest.raises(ValueError, match="at least one"):
         fit_alignment([], [], [], [])
