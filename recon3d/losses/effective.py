@@ -1,7 +1,8 @@
 """The Effective Loss of Zubic and Lio 2021: how well projected points cover a silhouette, without rendering.
 
 The term per point (eq. 1 to 3) reads a smoothed silhouette at each projection; the term per pair (eq. 4 and 5) spreads
-the projections, through `recon3d.kernels.pairwise_repulsion`. Used by the point-cloud methods that train on silhouettes.
+the projections, through `recon3d.kernels.pairwise_repulsion`. Used by the methods that train on silhouettes without
+rendering.
 
 Lengths are in **image widths**, so that constants mean the same at every resolution: the frame is a square of side 1.
 The loss is the one of Han et al. 2020 (DRWR, arXiv 2007.06127), whose released code ("drwr" below) has the only
@@ -28,11 +29,11 @@ MARGIN = 0.5  # image widths around the frame in which S^G is known
 
 
 class EffectiveLoss(NamedTuple):
-    """The two terms of eq. 6, each a scalar, not weighted.
+    """The two terms of eq. 6, averaged over the points and not weighted.
 
     Attributes:
-        unary: M1 (eq. 3), or L1 (eq. 1), averaged over objects, views and points.
-        pairwise: L2 (eq. 5), averaged over the same.
+        unary: M1 (eq. 3), or L1 (eq. 1).
+        pairwise: L2 (eq. 5).
     """
 
     unary: Tensor
@@ -100,6 +101,7 @@ def effective_loss(
     reduction: Literal["mean", "sum"] = "mean",
     self_pair: bool = False,
     mass: Tensor | None = None,
+    per_view: bool = False,
     backend: str | None = None,
 ) -> EffectiveLoss:
     """Terms of the Effective Loss (eq. 6) of projected clouds.
@@ -127,6 +129,7 @@ def effective_loss(
         reduction: over k; `sum` is as printed.
         self_pair: count the pair k = j too, as printed and in drwr.
         mass: (..., N) of the points, mean 1; None gives each 1.
+        per_view: give the terms of each cloud, (...), instead of their mean, a scalar.
         backend: of `pairwise_repulsion`.
 
     Raises:
@@ -143,7 +146,7 @@ def effective_loss(
     places = (0.5 - 0.5 * xy).reshape(-1, n, 2)  # image widths, from the top left corner to the right and down
     flat = masks.reshape(-1, *masks.shape[-2:])
     mass = torch.ones_like(places[..., 0]) if mass is None else mass.reshape(-1, n)
-    unary = (mass * _unary(places, flat, silhouette)).mean()
+    unary = (mass * _unary(places, flat, silhouette)).mean(dim=1)
     with torch.set_grad_enabled(not detach and torch.is_grad_enabled()):
         w = _sample(flat.to(xy.dtype), places) if weighted else torch.ones_like(mass)
         mu = bias + (_rings(flat.to(xy.dtype), places, rings) if rings else torch.zeros_like(w))
@@ -151,8 +154,10 @@ def effective_loss(
     pairwise = pairwise_repulsion(places, weight, mu, theta, kernel, backend)
     if self_pair:
         pairwise = pairwise + (weight.square() * mu.exp()).mean(dim=1) / n
-    pairwise = pairwise * flat.flatten(1).any(dim=1)
-    return EffectiveLoss(unary, pairwise.mean() * (n if reduction == "sum" else 1))
+    pairwise = pairwise * flat.flatten(1).any(dim=1) * (n if reduction == "sum" else 1)
+    if per_view:
+        return EffectiveLoss(unary.reshape(lead), pairwise.reshape(lead))
+    return EffectiveLoss(unary.mean(), pairwise.mean())
 
 
 def _unary(places: Tensor, masks: Tensor, form: SilhouetteForm) -> Tensor:

@@ -42,9 +42,10 @@ class ReconstructionMethod(LightningModule):
 
     paper: ClassVar[Paper | None] = None  # None: a baseline without one
     in_channels: ClassVar[int] = 3  # 4: RGB and mask, an advantage that tables show
-    needs: ClassVar[frozenset[str]] = frozenset()  # ViewBatch fields used in training (supervision); none: no training
-    min_views: int = 1  # views per object that training needs; an argument may decide it
-    encoded_views: ClassVar[int] = 1  # of which this many, from the first on, are encoded in a training step
+    # An argument may decide these three.
+    needs: frozenset[str] = frozenset()  # ViewBatch fields used in training (supervision); none: no training
+    min_views: int = 1  # views per object that training needs
+    encoded_views: int = 1  # of which this many, from the first on, are encoded in a training step
     drop_at: ClassVar[float] = 0.6  # of the `step` schedule: SoftRas's code drops at iteration 150,000 of 250,000,
     drop_factor: ClassVar[float] = 0.3  # by this factor
 

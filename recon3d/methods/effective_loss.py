@@ -5,6 +5,7 @@ One of the methods of `configs/methods`; its loss is `recon3d.losses.effective`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -12,17 +13,17 @@ from torch import Tensor
 
 from recon3d.geometry.cameras import project
 from recon3d.losses.effective import SilhouetteForm, effective_loss
-from recon3d.methods.base import Paper, ReconstructionMethod
-from recon3d.networks.decoders import PointDecoder
-from recon3d.networks.encoders import DPCEncoder
-from recon3d.structures import Reconstruction, ViewBatch
+from recon3d.methods.base import Paper
+from recon3d.methods.point_cloud import Pose, SilhouettePointCloud
+from recon3d.structures import Camera
 
 
-class EffectiveLossPC(ReconstructionMethod):
+class EffectiveLossPC(SilhouettePointCloud):
     """Image to point cloud: the encoder and decoder of DPC, trained by the Effective Loss over several silhouettes.
 
-    The shape comes from view 0; its points are projected into `views` views, view 0 included, and judged by
+    Points are projected into `views` views, the input included, and judged by
     `recon3d.losses.effective.effective_loss`, whose docstring says where its defaults deviate from eq. 1 to 6, and why.
+    Cameras may be unknown: `SilhouettePointCloud`.
 
     Args:
         n_points: N; the paper has 2,000, 8,000 and 16,000 at resolution 32, 64 and 128.
@@ -39,6 +40,11 @@ class EffectiveLossPC(ReconstructionMethod):
         detach: w and mu.
         reduction: over k.
         self_pair: count k = j.
+        pose: see `SilhouettePointCloud`, as all that follow but `student_weight`.
+        candidates: of a camera.
+        student_weight: of the loss of the ensemble's student; 20 in DPC's code.
+        distance: of unknown cameras.
+        focal: of unknown cameras.
         image_size: side of the input, a power of 2.
         width: channels of the encoder's first convolution; 16 in the paper.
         hidden: size of the linear layers; 1024 in the paper.
@@ -51,8 +57,6 @@ class EffectiveLossPC(ReconstructionMethod):
         year=2021,
         url="https://arxiv.org/abs/2103.03390",
     )
-    in_channels: ClassVar[int] = 3
-    needs: ClassVar[frozenset[str]] = frozenset({"masks", "cameras"})
 
     def __init__(
         self,
@@ -70,31 +74,34 @@ class EffectiveLossPC(ReconstructionMethod):
         detach: bool = True,
         reduction: Literal["mean", "sum"] = "mean",
         self_pair: bool = False,
+        pose: Pose = "known",
+        candidates: int = 4,
+        student_weight: float = 20.0,
+        distance: float = 2.732,
+        focal: float = 3.732,
         image_size: int = 64,
         width: int = 16,
         hidden: int = 1024,
         lr: float = 1e-4,
         schedule: Literal["constant", "step", "cosine"] = "constant",
     ) -> None:
-        super().__init__(lr=lr, schedule=schedule)
-        self.resolution, self.min_views = resolution, views
-        self.loss_weights = {"unary": alpha, "pairwise": beta}
-        self.settings = {
-            "silhouette": silhouette, "theta": theta, "kernel": kernel, "rings": rings, "bias": bias,
-            "weighted": weighted, "detach": detach, "reduction": reduction, "self_pair": self_pair,
-        }  # fmt: skip
-        self.encoder = DPCEncoder(image_size, width, hidden)
-        self.decoder = PointDecoder(hidden, n_points)
+        super().__init__(
+            n_points, views, pose, candidates, distance, focal, image_size, width, hidden, lr=lr, schedule=schedule
+        )
+        self.resolution, self.code_size = resolution, hidden
+        self.loss_weights = {"unary": alpha, "pairwise": beta, "student": student_weight}
+        self.effective_loss = partial(
+            effective_loss, silhouette=silhouette, theta=theta, kernel=kernel, rings=rings, bias=bias,
+            weighted=weighted, detach=detach, reduction=reduction, self_pair=self_pair,
+        )  # fmt: skip
 
-    def forward(self, image: Tensor) -> Reconstruction:
-        """Clouds (B, N, 3) of RGB images (B, 3, S, S)."""
-        return Reconstruction(points=self.decoder(self.encoder(image)))
-
-    def losses(self, batch: ViewBatch, recon: Reconstruction) -> dict[str, Tensor]:
-        """`unary` and `pairwise`."""
-        assert recon.points is not None and batch.cameras is not None
-        cameras = batch.cameras[:, : self.min_views]
-        xy = project(cameras, recon.points[:, None])[..., :2]
-        masks = F.adaptive_avg_pool2d(batch.masks[:, : self.min_views, 0], self.resolution) > 0.5
-        terms = effective_loss(xy, masks, **self.settings)
+    def view_losses(
+        self, masks: Tensor, points: Tensor, code: Tensor, cameras: Camera, mass: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """`unary` and `pairwise` (...); `mass` (..., N), mean 1, of the points."""
+        xy = project(cameras, points)[..., :2]
+        solid = F.adaptive_avg_pool2d(masks.flatten(0, -3), self.resolution).unflatten(0, masks.shape[:-2]) > 0.5
+        if mass is not None:
+            mass = mass.expand(xy.shape[:-1])
+        terms = self.effective_loss(xy, solid, mass=mass, per_view=True)
         return {"unary": terms.unary, "pairwise": terms.pairwise}

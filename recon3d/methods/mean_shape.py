@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class MeanShape(ReconstructionMethod):
     It is told the category of a test image, which no other method is; `category` therefore stands in its supervision.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"voxels", "category"})
+    needs: frozenset[str] = frozenset({"voxels", "category"})
 
     def __init__(self) -> None:
         super().__init__()

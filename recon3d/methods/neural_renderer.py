@@ -63,9 +63,9 @@ class NeuralRendererMesh(ReconstructionMethod):
 
     paper: ClassVar = Paper(title="Neural 3D Mesh Renderer", year=2018, url="https://arxiv.org/abs/1711.07566")
     in_channels: ClassVar[int] = 4
-    needs: ClassVar[frozenset[str]] = frozenset({"masks", "cameras"})
+    needs: frozenset[str] = frozenset({"masks", "cameras"})
     min_views: int = 2
-    encoded_views: ClassVar[int] = 2
+    encoded_views: int = 2
     drop_at: ClassVar[float] = 0.95
     drop_factor: ClassVar[float] = 0.1
 

@@ -45,7 +45,7 @@ class Retrieval(ReconstructionMethod):
         2016,
         "https://arxiv.org/abs/1612.00814",
     )
-    needs: ClassVar[frozenset[str]] = frozenset({"voxels"})
+    needs: frozenset[str] = frozenset({"voxels"})
 
     features: Tensor
     owners: Tensor

@@ -59,9 +59,9 @@ class PerspectiveTransformerVoxels(ReconstructionMethod):
         url="https://arxiv.org/abs/1612.00814",
     )
     in_channels: ClassVar[int] = 4
-    needs: ClassVar[frozenset[str]] = frozenset({"masks", "cameras"})
+    needs: frozenset[str] = frozenset({"masks", "cameras"})
     min_views: int = 2
-    encoded_views: ClassVar[int] = 2
+    encoded_views: int = 2
 
     def __init__(
         self,
