@@ -222,7 +222,9 @@ def _suite(options: argparse.Namespace) -> int:
     folder, runs = options.leaderboard / "suites" / options.name, options.runs / "suites" / options.name
     done = run_suite(suite, folder, runs, options.configs, options.rows, options.seeds, options.force)
     header, lines = results(suite, records(folder, suite))
-    table = Table(*header, title=suite.title)
+    table = Table(title=suite.title)
+    for title in header:
+        table.add_column(Text(title))
     for line in lines:
         table.add_row(*(Text(text, style="bold" if best else "") for text, best in line))
     console = Console()

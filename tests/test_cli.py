@@ -166,7 +166,7 @@ def test_a_suite_is_run_and_shown_and_its_failures_give_status_1(tiny_configs, t
     places = ["--configs", str(tiny_configs), "--leaderboard", str(board), "--runs", str(runs)]
     assert cli.main(["suite", "two", *places, "--seeds", "0"]) == 1
     shown = capsys.readouterr().out
-    assert "Two templates" in shown and "voxel_iou ↑ [1] v1" in shown
+    assert "Two templates" in shown and "voxel_iou ↑ [1] v1" in shown and "step [ms]" in shown
     assert re.search(r"L\W+-\W+-", shown) and re.search(r"Found\W+1\W+0\.\d{3}", shown)
     assert "row lost, seed 0 failed: " in shown and "no[w]here" in shown
     assert cli.main(["suite", "two", *places, "--rows", "found"]) == 0  # the lost one was not asked for
