@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recon3d.methods.base import Paper, ReconstructionMethod
-from recon3d.networks.decoders import PointDecoder
-from recon3d.networks.encoders import DPCEncoder
+from recon3d.methods.base import Paper
+from recon3d.methods.point_cloud import Pose, SilhouettePointCloud
 from recon3d.renderers.points import render_point_silhouettes
 from recon3d.structures import Camera, Reconstruction, ViewBatch
 
 
-@dataclass(frozen=True)
-class ScaledReconstruction(Reconstruction):
-    """Adds what the loss reads.
-
-    Attributes:
-        scale: (B,) factors of the occupancies, in (0, 1).
-    """
-
-    scale: Tensor | None = None
-
-
-class DifferentiablePointClouds(ReconstructionMethod):
+class DifferentiablePointClouds(SilhouettePointCloud):
     """DPC, Insafutdinov and Dosovitskiy 2018 (arXiv 1810.09381): image to point cloud, trained through its renderer.
 
-    The cloud comes from view 0 and is rendered (`render_point_silhouettes`) in `views` views, view 0 included, each of
-    which draws its own part of the points; the loss is half the squared error, summed over the pixels of a view and
-    averaged over views and objects. Smoothing and the part that is drawn change linearly over the training: blurred
-    silhouettes of few points at first, sharp ones of all points at the end.
+    The cloud is rendered (`render_point_silhouettes`) in `views` views, the input included, each of which draws its own
+    part of the points; the loss is half the squared error, summed over the pixels of a view and averaged over views and
+    objects. Smoothing and the part that is drawn change linearly over the training: blurred silhouettes of few points
+    at first, sharp ones of all points at the end. Cameras may be unknown: `SilhouettePointCloud`.
 
     Deviations: those of the renderer and of the encoder; true masks are averaged down to the grid, where the authors
     interpolate; input, data, batch and views are those of `effective_loss`, so that the two compare (the authors' code
@@ -46,7 +34,12 @@ class DifferentiablePointClouds(ReconstructionMethod):
         sigma: of the smoothing, in cells, at the start and at the end of the training; the authors' configuration.
         taps: cells that the smoothing covers along an axis; the authors' configuration.
         keep: share of the points that a view draws, at the start and at the end; the authors' configuration.
-        weight_penalty: of half the squared weights, biases left out; the authors' configuration.
+        weight_penalty: of half the squared weights of encoder and decoder, biases left out; the authors' configuration.
+        pose: see `SilhouettePointCloud`, as all that follow but `student_weight`.
+        candidates: of a camera.
+        student_weight: of the loss of the ensemble's student; 20 in the authors' configuration.
+        distance: of unknown cameras.
+        focal: of unknown cameras.
         image_size: side of the input, a power of 2.
         width: channels of the encoder's first convolution; 16 in the paper.
         hidden: size of the linear layers; 1024 in the paper.
@@ -59,8 +52,6 @@ class DifferentiablePointClouds(ReconstructionMethod):
         year=2018,
         url="https://arxiv.org/abs/1810.09381",
     )
-    in_channels: ClassVar[int] = 3
-    needs: frozenset[str] = frozenset({"masks", "cameras"})
 
     def __init__(
         self,
@@ -71,67 +62,64 @@ class DifferentiablePointClouds(ReconstructionMethod):
         taps: int = 21,
         keep: tuple[float, float] = (0.07, 1.0),
         weight_penalty: float = 0.001,
+        pose: Pose = "known",
+        candidates: int = 4,
+        student_weight: float = 20.0,
+        distance: float = 2.732,
+        focal: float = 3.732,
         image_size: int = 64,
         width: int = 16,
         hidden: int = 1024,
         lr: float = 1e-4,
         schedule: Literal["constant", "step", "cosine"] = "constant",
     ) -> None:
-        super().__init__(lr=lr, schedule=schedule)
+        super().__init__(
+            n_points, views, pose, candidates, distance, focal, image_size, width, hidden, lr=lr, schedule=schedule
+        )
         if not all(0 < share <= 1 for share in keep) or min(sigma) <= 0:
             raise ValueError(
                 f"DifferentiablePointClouds: expected keep in (0, 1] and sigma > 0, got {keep} and {sigma}."
             )
-        self.resolution, self.min_views, self.taps, self.sigma, self.keep = resolution, views, taps, sigma, keep
-        self.loss_weights = {"projection": 1.0, "weights": weight_penalty}
-        self.encoder = DPCEncoder(image_size, width, hidden)
-        self.decoder = PointDecoder(hidden, n_points)
+        self.resolution, self.taps, self.sigma, self.keep = resolution, taps, sigma, keep
+        self.loss_weights = {"projection": 1.0, "weights": weight_penalty, "student": student_weight}
         self.scale = nn.Linear(hidden, 1)
         nn.init.trunc_normal_(self.scale.weight, std=0.025, a=-0.05, b=0.05)
         nn.init.zeros_(self.scale.bias)
 
-    def forward(self, image: Tensor) -> ScaledReconstruction:
-        """Clouds (B, N, 3) of RGB images (B, 3, S, S)."""
-        code = self.encoder(image)
-        return ScaledReconstruction(points=self.decoder(code), scale=torch.sigmoid(self.scale(code)).squeeze(1))
-
     def losses(self, batch: ViewBatch, recon: Reconstruction) -> dict[str, Tensor]:
-        """`projection` and `weights`."""
-        assert isinstance(recon, ScaledReconstruction) and recon.points is not None and recon.scale is not None
-        assert batch.cameras is not None
-        errors = self.projection_errors(batch, recon.points, recon.scale, batch.cameras[:, : self.min_views])
-        return {"projection": errors.mean(), "weights": self.squared_weights()}
+        """`projection`, `student` where cameras are unknown, and `weights`."""
+        return super().losses(batch, recon) | {"weights": self.squared_weights()}
 
-    def projection_errors(self, batch: ViewBatch, points: Tensor, scale: Tensor, camera: Camera) -> Tensor:
-        """Half the squared error (B, V) of points (B, N, 3) seen by cameras (B, V), of the first V views."""
-        masks = batch.masks[:, : camera.shape[1], 0]
+    def view_losses(self, masks: Tensor, points: Tensor, code: Tensor, cameras: Camera) -> dict[str, Tensor]:
+        """`projection`."""
         if min(masks.shape[-2:]) < self.resolution:
             raise ValueError(
                 f"DifferentiablePointClouds: expected masks of at least {self.resolution} pixels, as its resolution, "
                 f"got {tuple(masks.shape[-2:])}; render the data at a larger size or lower the resolution."
             )
-        masks = F.adaptive_avg_pool2d(masks, self.resolution)
-        drawn = self.draw(points, camera.shape[1])
+        target = F.adaptive_avg_pool2d(masks.flatten(0, -3), self.resolution).unflatten(0, masks.shape[:-2])
+        drawn, scale = self.draw(points, cameras.shape), torch.sigmoid(self.scale(code)).squeeze(-1)
         sigma = self.current(self.sigma)
-        seen = render_point_silhouettes(drawn, camera, self.resolution, sigma, scale[:, None], self.taps)
-        return 0.5 * (seen - masks).square().sum(dim=(2, 3))
+        seen = render_point_silhouettes(drawn, cameras, self.resolution, sigma, scale, self.taps)
+        return {"projection": 0.5 * (seen - target).square().sum(dim=(-2, -1))}
 
-    def draw(self, points: Tensor, clouds: int) -> Tensor:
-        """(B, clouds, M, 3): of points (B, N, 3), each cloud its own part, without replacement; all but in training.
+    def draw(self, points: Tensor, clouds: Sequence[int]) -> Tensor:
+        """(*clouds, M, 3): of points (..., N, 3), each cloud its own part, without replacement; all but in training.
 
         M is `keep` of N, rounded down, but at least 1. Random numbers come from torch's global generator.
         """
-        b, n, _ = points.shape
+        n = points.shape[-2]
         kept = max(1, int(n * self.current(self.keep))) if self.training else n
-        points = points[:, None].expand(-1, clouds, -1, -1)
+        points = points.expand(*clouds, n, 3)
         if kept == n:
             return points
-        chosen = torch.rand(b, clouds, n, device=points.device).topk(kept, dim=2, sorted=False).indices
-        return points.gather(2, chosen.unsqueeze(3).expand(-1, -1, -1, 3))
+        chosen = torch.rand(*clouds, n, device=points.device).topk(kept, dim=-1, sorted=False).indices
+        return points.gather(-2, chosen.unsqueeze(-1).expand(*clouds, kept, 3))
 
     def squared_weights(self) -> Tensor:
-        """Half the sum of the squares of all weights that are not biases."""
-        weights = [value for value in self.parameters() if value.ndim > 1]
+        """Half the sum of the squares of the weights of encoder and decoder that are not biases."""
+        parts = self.encoder, self.decoder, self.scale
+        weights = [value for part in parts for value in part.parameters() if value.ndim > 1]
         return 0.5 * torch.stack([torch.linalg.vector_norm(weight).square() for weight in weights]).sum()
 
     def current(self, span: tuple[float, float]) -> float:
