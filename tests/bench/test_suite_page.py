@@ -83,6 +83,7 @@ def test_a_line_per_row_in_the_order_of_the_suite_with_the_paper_beside_it(path,
     assert "- (2) unit not stated: x100 as in Table 1; the full model, for which Table 1 prints 3.99\n" in text
     assert text.index("## Results") < text.index("## Reading\n\nIt is.\n") < text.index("## Rows")
     assert "categories: car, chair; preset `quick`, seeds 0, 1" in text
+    assert [line[0] for line in lines(section(text, "Cost"))[2:]] == ["without", "full"]
 
 
 def test_what_a_row_sets_and_how_to_run_it_are_said(path):
