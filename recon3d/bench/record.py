@@ -22,6 +22,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 SCHEMA = 1
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+# A variant of a method has its own name after a hyphen.
+_METHOD = re.compile(rf"{_NAME.pattern}(-{_NAME.pattern})?")
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Record:
 
     Attributes:
         schema: version of this layout.
-        method: stem of ``configs/methods/<name>.yaml``.
+        method: stem of ``configs/methods/<name>.yaml``, or of a variant of it.
         data: what was trained and tested on.
         seed: of the whole run.
         preset: stem of ``configs/presets/<name>.yaml``.
@@ -156,7 +158,12 @@ class Record:
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:
             raise ValueError(f"schema: expected {SCHEMA}, got {self.schema}; run the benchmark again.")
-        for key, name in (("method", self.method), ("data.name", self.data.name), ("preset", self.preset)):
+        if not _METHOD.fullmatch(self.method):
+            raise ValueError(
+                "method: expected lower-case letters, digits and underscores, and a hyphen before the name of a "
+                f"variant, got {self.method!r}."
+            )
+        for key, name in (("data.name", self.data.name), ("preset", self.preset)):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{key}: expected lower-case letters, digits and underscores, got {name!r}.")
         if self.seed < 0:
