@@ -105,17 +105,19 @@ def test_the_mean_does_not_grow_with_the_number_of_points_and_the_sum_does():
 
 
 def test_mass_weighs_points_in_both_terms():
-    masks, points = scene((1,), n=9)
+    masks, points = scene((1,), n=13)
     xy, solid = to_ndc(points), torch.tensor(masks)
     plain = effective_loss(xy, solid)
-    even = effective_loss(xy, solid, mass=torch.ones(1, 9).double())
+    even = effective_loss(xy, solid, mass=torch.ones(1, 13).double())
     assert [term.item() for term in even] == [term.item() for term in plain]
-    mass = torch.tensor([[0.0, 0.0, 1, 1, 1, 1, 1, 1, 1]]).double()
-    without = effective_loss(xy[:, 2:], solid)
+    mass = torch.ones(1, 13).double()
+    mass[:, 7:10] = 0  # of those inside
+    without = effective_loss(xy[:, mass[0] > 0], solid)
     gone = effective_loss(xy, solid, mass=mass)
-    assert gone.unary.item() == pytest.approx(without.unary.item() * 7 / 9)
-    assert gone.pairwise.item() == pytest.approx(without.pairwise.item() * (7 / 9) ** 2)
-    mass = torch.rand(1, 9, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+    assert gone.unary.item() == pytest.approx(without.unary.item() * 10 / 13)
+    assert gone.pairwise.item() == pytest.approx(without.pairwise.item() * (10 / 13) ** 2)
+    assert 0 < gone.pairwise.item() < 0.9 * plain.pairwise.item()
+    mass = torch.rand(1, 13, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
     for term in (0, 1):
         assert torch.autograd.gradcheck(lambda m, term=term: effective_loss(xy, solid, mass=m)[term], mass, atol=1e-8)
 
