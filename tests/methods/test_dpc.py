@@ -84,7 +84,7 @@ def test_the_true_cloud_loses_less_than_wrong_ones(full_batch):
     batch, method = full_batch(objects=2, views=4, size=64), small(sigma=(0.5, 0.5), resolution=32).eval()
 
     def loss(points):
-        return float(read_scale(method).losses(batch, given(points))["projection"])
+        return float(read_scale(method).losses(batch, given(points))["projection"].detach())
 
     true = torch.cat([batch.points * share for share in torch.linspace(0.2, 1.0, 9)], dim=1)  # filled
     right = loss(true)
@@ -178,6 +178,17 @@ def test_with_unknown_cameras_the_best_candidate_counts(full_batch):
     assert losses.keys() == {"projection", "student", "weights"}
     torch.testing.assert_close(losses["projection"], known["projection"], rtol=1e-3, atol=0)
     assert losses["student"] < 1e-5
+
+
+def test_training_with_unknown_cameras_needs_no_cameras_and_trains_every_part(full_batch):
+    batch, method = full_batch(objects=2, views=4, size=SIZE, cameras=None), small(pose="ensemble", hidden=256)
+    before = {name: value.detach().clone() for name, value in method.named_parameters()}
+    trained(method, batch, 3)
+    still = {name for name, value in method.named_parameters() if torch.equal(value, before[name])}
+    winners = [k for k in range(4) if f"ensemble.candidates.{k}.0.weight" not in still]
+    assert winners and all(name.startswith("ensemble.candidates.") for name in still)
+    recon = method(batch.inputs(3))
+    assert recon.camera.shape == (2,) and recon.points.isfinite().all()
 
 
 def test_two_trainings_with_one_seed_give_the_same_bits(full_batch):
