@@ -22,7 +22,7 @@ from rich.table import Table
 from recon3d.apps.mesh_files import FORMATS, write_mesh
 from recon3d.apps.photo import Photo, read_photo
 from recon3d.apps.preview import preview
-from recon3d.evaluation.convert import Conversion, NotAvailableError
+from recon3d.evaluation.convert import Conversion
 from recon3d.methods.base import ReconstructionMethod
 from recon3d.methods.loading import load_method
 from recon3d.metrics.mesh_health import is_watertight
@@ -101,7 +101,9 @@ def main(images: Sequence[Path], checkpoint: Path, out: Path, format: str, masks
 
 
 def predict(method: ReconstructionMethod, photo: Photo) -> Reconstruction:
-    """The method's answer for one photo, with a mesh whatever its representation (voxels: marching cubes).
+    """The method's answer for one photo, with a mesh whatever its representation.
+
+    Voxels become a mesh by marching cubes, points by Poisson reconstruction (`recon3d.geometry.poisson`).
 
     Args:
         method: on the CPU, in eval mode, as `load_method` gives it.
@@ -113,7 +115,7 @@ def predict(method: ReconstructionMethod, photo: Photo) -> Reconstruction:
 
     Raises:
         FailedMeshError: the answer has no faces or no area, or is not finite.
-        ValueError: the method reads a mask and the photo has none, or the method gives points only.
+        ValueError: the method reads a mask and the photo has none.
     """
     _check_mask(method, photo)
     mask = photo.mask if photo.mask is not None else torch.ones_like(photo.image[:1])
@@ -121,13 +123,7 @@ def predict(method: ReconstructionMethod, photo: Photo) -> Reconstruction:
     with torch.inference_mode():
         # Not `reconstruct`, which may look at the category: nobody knows that of a photo.
         recon = method(batch.inputs(method.in_channels))
-        try:
-            mesh = Conversion(recon, batch).mesh
-        except NotAvailableError as error:
-            raise ValueError(
-                f"{type(method).__name__} gives points only, and surfaces of points (Poisson) come with a later "
-                "version; take a method that gives meshes or voxels."
-            ) from error
+        mesh = Conversion(recon, batch).mesh
     if len(mesh.faces_list()[0]) == 0:
         raise FailedMeshError(f"{type(method).__name__} gave no surface (empty, without area, or not finite)")
     textures = recon.mesh.textures if recon.mesh is not None else None

@@ -1,22 +1,27 @@
-"""A picture of what a method does: input, prediction and ground truth, side by side."""
+"""A picture of what a method does: input, prediction (and the cloud it came from) and ground truth, side by side."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from lightning import LightningModule
 from PIL import Image, ImageDraw
 from pytorch3d.renderer import TexturesVertex
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from recon3d.evaluation.convert import Conversion, NotAvailableError
+from recon3d.evaluation.convert import Conversion
+from recon3d.geometry.cameras import project
 from recon3d.renderers.hard import render_hard
 from recon3d.structures import Camera, Reconstruction, ViewBatch
 
 RANKS = ("worst", "median", "best")
 TILE, LABEL = 128, 14  # pixels
 COLUMNS = ("input", "prediction", "prediction, side", "ground truth, side")
+CLOUD_COLUMNS = ("input", "cloud", "prediction (Poisson)", "prediction, side", "ground truth, side")
+DOT = 1.0  # radius of a point of a cloud, pixels
 
 
 def comparison_picture(
@@ -24,7 +29,8 @@ def comparison_picture(
 ) -> Image.Image:
     """A row for each category; in it the worst, the median and the best sample by score, not chosen by hand.
 
-    Each sample is four tiles: the input, the prediction in the same view, prediction and true image from the side.
+    Each sample is four tiles: the input, the prediction in the same view, prediction and true image from the side. Of a
+    method that gives points there is a fifth, the cloud in the view of the input, and the prediction is its surface.
 
     Args:
         method: with `reconstruct(batch)`.
@@ -41,14 +47,16 @@ def comparison_picture(
             chosen[row, rank] = (str(sample["sample_id"]), float(sample[score]))
     names = {name for name, _ in chosen.values()}
     tiles: dict[str, list[Tensor]] = {}
+    columns: tuple[str, ...] = COLUMNS
     with torch.inference_mode():
         for batch in loader:
             hits = [index for index, name in enumerate(batch.sample_id) if name in names]
             if hits:
                 picked = _pick(batch, hits).to(method.device)
                 recon = method.reconstruct(picked)
+                columns = CLOUD_COLUMNS if _is_cloud(recon) else COLUMNS
                 tiles |= {name: _row(recon, picked, index) for index, name in enumerate(picked.sample_id)}
-    strip = len(COLUMNS) * TILE
+    strip = len(columns) * TILE
     rows = 1 + max(row for row, _ in chosen)
     sheet = Image.new("RGB", (len(RANKS) * strip, LABEL + rows * (TILE + LABEL)), "white")
     draw = ImageDraw.Draw(sheet)
@@ -59,7 +67,7 @@ def comparison_picture(
             image = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS)
             sheet.paste(image, (left + column * TILE, top))
             if row == 0:
-                draw.text((left + column * TILE + 3, 1), COLUMNS[column], fill="black")
+                draw.text((left + column * TILE + 3, 1), columns[column], fill="black")
         draw.text((left + 3, top + TILE), f"{RANKS[rank]}: {name}   {score} {value:.3f}", fill="black")
     for rank in range(1, len(RANKS)):
         draw.line([(rank * strip, 0), (rank * strip, sheet.height)], fill="lightgrey")
@@ -77,16 +85,17 @@ def _pick(batch: ViewBatch, index: list[int]) -> ViewBatch:
 
 
 def _row(recon: Reconstruction, batch: ViewBatch, index: int) -> list[Tensor]:
-    """Four tiles (3,S,S) of one sample, on white."""
+    """The tiles (3,S,S) of one sample, on white."""
     images = [_on_white(batch.images[index, view], batch.masks[index, view]) for view in (0, -1)]
     cameras = batch.cameras
-    try:
-        mesh = Conversion(recon, batch).mesh
-    except NotAvailableError:
-        mesh = None
     blank = torch.ones_like(images[0])
-    if mesh is None or cameras is None or len(mesh.faces_list()[index]) == 0:
-        return [images[0], blank, blank, images[1]]
+    shown = [images[0]]
+    if _is_cloud(recon):
+        assert recon.points is not None
+        shown.append(blank if cameras is None else _cloud(recon.points[index], cameras[index, 0]))
+    mesh = Conversion(recon, batch).mesh
+    if cameras is None or len(mesh.faces_list()[index]) == 0:
+        return [*shown, blank, blank, images[1]]
     verts, faces = mesh.verts_list()[index], mesh.faces_list()[index]
     both = Camera.cat([cameras[index, :1], cameras[index, -1:]])
     textures = recon.mesh.textures if recon.mesh is not None else None
@@ -100,7 +109,28 @@ def _row(recon: Reconstruction, batch: ViewBatch, index: int) -> list[Tensor]:
         anti_alias=2,
     )
     predicted = [_on_white(image, mask) for image, mask in zip(render.image, render.mask, strict=True)]
-    return [images[0], predicted[0], predicted[1], images[1]]
+    return [*shown, predicted[0], predicted[1], images[1]]
+
+
+def _is_cloud(recon: Reconstruction) -> bool:
+    return recon.mesh is None and recon.voxels is None
+
+
+def _cloud(points: Tensor, camera: Camera) -> Tensor:
+    """Points (N,3) as dots on white (3,S,S), the near ones dark and in front."""
+    size = 2 * TILE  # drawn at twice the size and averaged, so that dots lie between pixels
+    seen = project(camera, points[points.isfinite().all(dim=1)]).cpu()
+    image = Image.new("L", (size, size), 255)
+    draw = ImageDraw.Draw(image)
+    if len(seen):
+        near, far = seen[:, 2].min(), seen[:, 2].max()
+        shade = 30 + 170 * (seen[:, 2] - near) / (far - near).clamp(min=1e-6)
+        place = (1 - seen[:, :2]) / 2 * size  # NDC +X is left, +Y is up
+        order = seen[:, 2].argsort(descending=True)
+        for (x, y), grey in zip(place[order].tolist(), shade[order].tolist(), strict=True):
+            draw.ellipse((x - 2 * DOT, y - 2 * DOT, x + 2 * DOT, y + 2 * DOT), fill=int(grey))
+    pixels = torch.from_numpy(np.array(image)).float() / 255
+    return F.avg_pool2d(pixels[None], 2).expand(3, -1, -1).to(points.device)
 
 
 def _on_white(image: Tensor, mask: Tensor) -> Tensor:

@@ -245,9 +245,19 @@ def test_predict_keeps_colors_and_camera(photo: Photo) -> None:
     assert torch.equal(recon.mesh.textures.verts_features_list()[0], colors)
 
 
+def test_predict_gives_a_surface_of_points(photo: Photo) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = 0.4 * torch.nn.functional.normalize(torch.randn(1, 2000, 3, generator=generator), dim=2)
+    recon = predict(Answer(Reconstruction(points=points)), photo)
+    assert recon.mesh is not None and recon.points is None
+    mesh = trimesh.Trimesh(recon.mesh.verts_list()[0].numpy(), recon.mesh.faces_list()[0].numpy(), process=False)
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.4**3, rel=0.05)
+    with pytest.raises(FailedMeshError, match="no surface"):
+        predict(Answer(Reconstruction(points=torch.zeros(1, 100, 3))), photo)
+
+
 def test_predict_says_what_it_cannot_do(photo: Photo) -> None:
-    with pytest.raises(ValueError, match=r"Answer gives points only.*later version"):
-        predict(Answer(Reconstruction(points=torch.rand(1, 100, 3))), photo)
     verts, faces = icosphere(1, 0.3)
     broken = Meshes(torch.full_like(verts, torch.nan)[None], faces[None])
     with pytest.raises(FailedMeshError, match="no surface"):

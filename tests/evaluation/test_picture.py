@@ -7,7 +7,8 @@ import torch
 from lightning import LightningModule
 
 from recon3d.evaluation.convert import Conversion
-from recon3d.evaluation.picture import COLUMNS, LABEL, RANKS, TILE, comparison_picture
+from recon3d.evaluation.picture import CLOUD_COLUMNS, COLUMNS, LABEL, RANKS, TILE, comparison_picture
+from recon3d.geometry.cameras import project
 from recon3d.renderers.hard import render_hard
 from recon3d.structures import Camera, Reconstruction, ViewBatch
 
@@ -15,15 +16,15 @@ from recon3d.structures import Camera, Reconstruction, ViewBatch
 class Oracle(LightningModule):
     """Answers with the true voxels, and notes whom it was asked about."""
 
-    def __init__(self, points_only: bool = False) -> None:
+    def __init__(self, cloud: torch.Tensor | None = None) -> None:
         super().__init__()
-        self.points_only, self.asked = points_only, []
+        self.cloud, self.asked = cloud, []
 
     def reconstruct(self, batch: ViewBatch) -> Reconstruction:
         self.asked += batch.sample_id
         known = [TRUTH[name] for name in batch.sample_id]
-        if self.points_only:
-            return Reconstruction(points=torch.zeros(len(batch), 10, 3))
+        if self.cloud is not None:
+            return Reconstruction(points=self.cloud.expand(len(batch), -1, -1))
         return Reconstruction(voxels=torch.stack(known))
 
 
@@ -48,8 +49,8 @@ def table(scores: dict[str, float]) -> pd.DataFrame:
     )
 
 
-def tile(sheet: np.ndarray, row: int, rank: str, column: int) -> np.ndarray:
-    top, left = LABEL + row * (TILE + LABEL), (RANKS.index(rank) * len(COLUMNS) + column) * TILE
+def tile(sheet: np.ndarray, row: int, rank: str, column: int, columns: tuple[str, ...] = COLUMNS) -> np.ndarray:
+    top, left = LABEL + row * (TILE + LABEL), (RANKS.index(rank) * len(columns) + column) * TILE
     return sheet[top : top + TILE, left + 1 : left + TILE]  # without the line between the ranks
 
 
@@ -90,12 +91,39 @@ def test_tiles_show_input_prediction_and_truth(loader):
         assert (shown & mask).sum() / (shown | mask).sum() > 0.95
 
 
-def test_what_has_no_mesh_or_no_camera_leaves_blank_tiles(loader):
-    scores = table({"car/0/v00": 0.5})
-    for method, batches in (
-        (Oracle(points_only=True), loader),
-        (Oracle(), [replace(batch, cameras=None) for batch in loader]),
-    ):
-        sheet = np.asarray(comparison_picture(method, batches, scores))
-        assert (tile(sheet, 0, "best", 1) == 255).all() and (tile(sheet, 0, "best", 2) == 255).all()
-        assert (tile(sheet, 0, "best", 0) < 250).any()
+def test_a_cloud_is_shown_beside_its_surface(loader):
+    generator = torch.Generator().manual_seed(0)
+    ball = 0.3 * torch.nn.functional.normalize(torch.randn(1, 1500, 3, generator=generator), dim=2)
+    sheet = np.asarray(comparison_picture(Oracle(ball), loader, table({"lamp/1/v00": 0.5})))
+    assert sheet.shape[1] == len(RANKS) * len(CLOUD_COLUMNS) * TILE
+    camera: Camera = loader[1].cameras[1, 0]
+    seen = project(camera, ball[0])
+    cloud = tile(sheet, 0, "best", 1, CLOUD_COLUMNS)[:, :, 0]
+    # Every point has left a dot at its pixel, and there is none elsewhere.
+    column = ((1 - seen[:, 0]) / 2 * TILE).long() - 1  # the tile is cut by one pixel on the left
+    row = ((1 - seen[:, 1]) / 2 * TILE).long()
+    assert (cloud[row, column] < 250).mean() > 0.99
+    distance = torch.cdist(torch.tensor(np.argwhere(cloud < 250)).float(), torch.stack([row, column], dim=1).float())
+    assert float(distance.min(dim=1).values.max()) <= 2.5
+    # Near ones are dark: the nearest point has not been painted over.
+    nearest = seen[:, 2].argmin()
+    assert cloud[row[nearest], column[nearest]] < 100
+    surface, dots = (tile(sheet, 0, "best", 2, CLOUD_COLUMNS) < 250).any(axis=2), cloud < 250
+    assert (surface & dots).sum() / dots.sum() > 0.9
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(1, 100, 3), torch.full((1, 100, 3), torch.nan)])
+def test_a_cloud_without_a_surface_leaves_blank_tiles(loader, bad):
+    sheet = np.asarray(comparison_picture(Oracle(bad), loader, table({"car/0/v00": 0.5})))
+    for column in (2, 3):
+        assert (tile(sheet, 0, "best", column, CLOUD_COLUMNS) == 255).all()
+    assert (tile(sheet, 0, "best", 0, CLOUD_COLUMNS) < 250).any()
+
+
+def test_what_has_no_camera_leaves_blank_tiles(loader):
+    batches = [replace(batch, cameras=None) for batch in loader]
+    for method, columns in ((Oracle(), COLUMNS), (Oracle(torch.rand(1, 100, 3)), CLOUD_COLUMNS)):
+        sheet = np.asarray(comparison_picture(method, batches, table({"car/0/v00": 0.5})))
+        for column in range(1, len(columns) - 1):
+            assert (tile(sheet, 0, "best", column, columns) == 255).all()
+        assert (tile(sheet, 0, "best", 0, columns) < 250).any()
