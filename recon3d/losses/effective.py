@@ -143,6 +143,8 @@ def effective_loss(
         )
     if reduction not in ("mean", "sum") or rings < 0:
         raise ValueError(f"effective_loss: expected reduction mean or sum and rings >= 0, got {reduction!r}, {rings}.")
+    if mass is not None and mass.shape != xy.shape[:-1]:
+        raise ValueError(f"effective_loss: expected mass {tuple(xy.shape[:-1])}, as xy, got {tuple(mass.shape)}.")
     places = (0.5 - 0.5 * xy).reshape(-1, n, 2)  # image widths, from the top left corner to the right and down
     flat = masks.reshape(-1, *masks.shape[-2:])
     mass = torch.ones_like(places[..., 0]) if mass is None else mass.reshape(-1, n)

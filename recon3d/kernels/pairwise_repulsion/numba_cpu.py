@@ -22,7 +22,8 @@ from numba.extending import intrinsic, overload
 from torch import Tensor
 
 ROWS = 64  # of a task
-FAST = {"fastmath": True, "error_model": "numpy"}  # without them the loop over the pairs would not be vectorised
+# Without these the loop over the pairs would not be vectorised. Infinities keep their meaning: squares may overflow.
+FAST = {"fastmath": {"reassoc", "nsz", "arcp", "contract", "afn"}, "error_model": "numpy"}
 
 
 @intrinsic

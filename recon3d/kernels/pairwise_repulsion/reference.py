@@ -14,7 +14,7 @@ def pairwise_repulsion_reference(xy: Tensor, weight: Tensor, bias: Tensor, theta
     batch, n = weight.shape
     scaled = weight * bias.exp()
     rows = max(1, PAIRS // max(batch * n, 1))
-    total = (0.0 * xy).sum(dim=(1, 2))  # zeros that depend on the input, also where there are no points
+    total = (0.0 * (xy.sum(dim=2) + scaled)).sum(dim=1)  # zeros that depend on the input, also where N = 0
     for first in range(0, n, rows):
         block = checkpoint(_rows, first, xy, weight, scaled, theta, kernel, rows, use_reentrant=False)
         assert isinstance(block, Tensor)
