@@ -30,7 +30,7 @@ from recon3d.data.dpc_layout import is_dpc_layout, write_model
 from recon3d.data.meshes import ColoredMesh
 from recon3d.data.nmr_layout import write_split
 from recon3d.data.npz import write_text
-from recon3d.data.object_views import VERSION, RenderSettings, object_to_views
+from recon3d.data.object_views import VERSION, Layout, RenderSettings, object_to_views
 from recon3d.data.split_lists import write_split_list
 from recon3d.data.worker_pool import run_jobs
 
@@ -152,7 +152,7 @@ def build_dataset(
             reason = failures[0].reason if failures else "there are none"
             raise ValueError(f"{origin}: not one of {len(failures)} objects could be rendered: {reason}.")
         _warn(out, failures)
-        (_assemble_dpc if settings.layout == "dpc" else _assemble_nmr)(done, out)
+        _assemble(done, out, settings.layout)
         version = dataset_version([job.source for job in done], settings)
         description = write_description(out, name, settings.scale, origin, version)
         shutil.rmtree(parts)
@@ -222,6 +222,11 @@ def _make_part(job: _Job) -> None:
     with temporary.open("wb") as file:
         np.savez(file, **vars(views))  # not compressed: that would take a third of the time of an object
     temporary.replace(job.part)
+
+
+def _assemble(jobs: Sequence[_Job], out: Path, layout: Layout) -> None:
+    """Make the files of the layout from the parts."""
+    (_assemble_dpc if layout == "dpc" else _assemble_nmr)(jobs, out)
 
 
 def _by_split(jobs: Sequence[_Job]) -> Iterator[tuple[str, str, list[_Job]]]:

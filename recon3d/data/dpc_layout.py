@@ -196,10 +196,10 @@ def read_voxels(folder: Path) -> np.ndarray | None:
 
 
 def _read_array(path: Path, key: str) -> np.ndarray:
+    if not path.is_file():
+        raise DataFileError(f"{path}: no such file. Unpack or render it again.")
     try:
         content: dict[str, Any] = scipy.io.loadmat(path, variable_names=[key])
-    except FileNotFoundError as error:
-        raise DataFileError(f"{path}: no such file. Unpack or render it again.") from error
     # loadmat reports a damaged file as whatever it stumbled on.
     except (MatReadError, ValueError, TypeError, OSError, NotImplementedError) as error:
         raise DataFileError(f"{path}: not readable as a .mat file ({error}). Unpack or render it again.") from error
