@@ -30,7 +30,7 @@ class EffectiveLossPC(SilhouettePointCloud):
         resolution: V, side of the silhouettes; true masks are averaged down to it and are solid from 1/2.
         views: G, views of an object in a training step; 4 in the paper, which tries 2 to 4 (its table 6).
         alpha: weight of M1 (eq. 6); the paper gives none, 1 in drwr.
-        beta: weight of L2 (eq. 6); the paper gives none.
+        beta: weight of L2 (eq. 6); the paper gives none. Clouds of a network collapse where it is 0.01 or less.
         silhouette: form of S^G, see `smooth_silhouettes`.
         theta: see `effective_loss`, as all that follow.
         kernel: of the pairs.
@@ -64,7 +64,7 @@ class EffectiveLossPC(SilhouettePointCloud):
         resolution: int = 32,
         views: int = 4,
         alpha: float = 1.0,
-        beta: float = 0.01,
+        beta: float = 1.0,
         silhouette: SilhouetteForm = "gap",
         theta: float = 0.05,
         kernel: Literal["exp", "gauss"] = "exp",
