@@ -119,6 +119,14 @@ def test_points_outside_the_cube_are_left_out_and_have_no_gradient(point):
     assert points.grad[50].abs().max() == 0 and points.grad[:50].abs().min() > 0
 
 
+def test_points_behind_a_wide_camera_are_left_out():
+    """Where half the depth of the cube is more than the distance."""
+    wide, behind = ahead(focal=torch.full((2,), 0.5).double()), torch.tensor([[0.0, 0.0, -3.0]]).double()
+    points = some_points(50, dtype=torch.float64)
+    seen = render_point_silhouettes(torch.cat([points, behind]), wide, 8, 1.0)
+    assert torch.equal(seen, render_point_silhouettes(points, wide, 8, 1.0)) and seen.max() > 0.1
+
+
 def test_no_points_give_an_almost_empty_image():
     expected = torch.full((3, 8, 8), 1 - (1 - 1e-5) ** 8)
     torch.testing.assert_close(render_point_silhouettes(torch.zeros(3, 0, 3), nmr_cameras()[:3], 8, 1.0), expected)
@@ -207,6 +215,9 @@ def test_cut_values_have_no_gradient():
     points = torch.cat([heap, torch.tensor([[0.3, 0.3, 0.0]]).double()]).requires_grad_()
     render_point_silhouettes(points, ahead(), 8, 0.5).sum().backward()
     assert points.grad[:30].abs().max() == 0 and points.grad[30].abs().max() > 0
+    points.grad = None
+    render_point_silhouettes(points, ahead(), 8, 0.5, torch.tensor(1e-6).double()).sum().backward()
+    assert points.grad.abs().max() == 0, "occupancies below the smallest"
 
 
 def test_points_follow_a_silhouette():
