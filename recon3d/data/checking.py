@@ -243,7 +243,7 @@ def _check_agreement(report: Report) -> None:
     # Clouds of the DPC layout differ in size as they are.
     cloud = () if dpc_layout.is_dpc_layout(report.root) else ("n_points",)
     for what in ("n_views", "image_size", *cloud):
-        values = {getattr(split, what) for split in report.splits}
+        values = {getattr(split, what) for split in report.splits if split.n_views}  # 0: nothing could be read
         if len(values) > 1:
             report.problems.append(
                 f"{what} differs between the files: {sorted(values)}; such files do not load together."

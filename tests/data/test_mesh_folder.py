@@ -6,7 +6,7 @@ import pytest
 import trimesh
 
 from recon3d.data.description import read_description
-from recon3d.data.mesh_folder import MeshFolderDataModule
+from recon3d.data.mesh_folder import MeshFolderDataModule, MeshFolderPointsDataModule
 from recon3d.data.npz import DataFileError
 
 
@@ -48,3 +48,19 @@ def test_nothing_there_says_how_to_get_it(tmp_path, monkeypatch):
         MeshFolderDataModule(name="open_shapes").prepare_data()
     with pytest.raises(DataFileError, match=r"toys-nmr24 nor meshes in .*toys.*RECON3D_DATA"):
         MeshFolderDataModule(name="toys").prepare_data()
+
+
+def test_the_same_meshes_in_the_dpc_layout(data):
+    module = MeshFolderPointsDataModule(name="toys_points", image_size=16, batch_size=1, workers=1, n_points=100)
+    module.prepare_data()
+    assert module.root == data / "toys-dpc5-16" and module.name == "toys_points"
+    description = read_description(module.root)
+    assert (description.layout, description.scale, description.n_views) == ("dpc", "diagonal", 5)
+    assert module.data_hash() == description.version
+    module.setup("fit")
+    batch = next(iter(module.train_dataloader()))
+    assert batch.images.shape == (1, 4, 3, 16, 16) and batch.points.shape == (1, 100, 3)
+    with pytest.raises(DataFileError, match="5 views of 16 pixels, not 5 of 64"):
+        MeshFolderPointsDataModule(root=module.root, name="toys_points").prepare_data()
+    with pytest.raises(DataFileError, match=r"open_shapes-dpc5-64.*recon3d data open-shapes"):
+        MeshFolderPointsDataModule().prepare_data()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recon3d.data.description import read_description
-from recon3d.data.synthetic import SyntheticDataModule, make_synthetic, synthetic_sources
+from recon3d.data.synthetic import SyntheticDataModule, SyntheticPointsDataModule, make_synthetic, synthetic_sources
 from recon3d.geometry.cameras import project
 from recon3d.geometry.shapes import CATEGORIES, make_shape
 
@@ -103,3 +103,26 @@ def test_settings_choose_the_folder_and_the_hash(monkeypatch, tmp_path):
 def test_another_set_in_the_folder_is_refused(root):
     with pytest.raises(ValueError, match="Choose another folder"):
         SyntheticDataModule(root, train_objects=3, val_objects=1, test_objects=1).prepare_data()
+
+
+def test_the_same_objects_in_the_dpc_layout(monkeypatch, tmp_path):
+    monkeypatch.setenv("RECON3D_DATA", str(tmp_path))
+    counts = {"train_objects": 1, "val_objects": 0, "test_objects": 1}
+    module = SyntheticPointsDataModule(**counts, image_size=32, batch_size=3, test_views=8, workers=1, n_points=500)
+    module.prepare_data()
+    module.prepare_data()
+    assert [path.name for path in tmp_path.iterdir()] == [f"synthetic_points-{module.data_hash()}"]
+    description = read_description(module.root)
+    assert (description.layout, description.name, description.image_size) == ("dpc", "synthetic_points", 32)
+    assert module.scale == "diagonal" and set(module.categories) == set(CATEGORIES)
+    module.setup("test")
+    names = [name for batch in module.test_dataloader() for name in batch.sample_id]
+    assert len(names) == 15
+    batch = module.datasets["test"][0, (0, 1)]
+    category, seed, _ = batch.sample_id[0].split("/")
+    verts = make_shape(category, int(seed)).verts
+    size = np.ptp(verts, axis=0) / np.linalg.norm(np.ptp(verts, axis=0))
+    np.testing.assert_allclose(np.ptp(batch.points[0].numpy(), axis=0), size[[2, 1, 0]], atol=0.05)
+    assert batch.images.shape == (1, 2, 3, 32, 32) and batch.voxels.any()
+    assert SyntheticPointsDataModule(**counts, image_size=64).root != module.root
+    assert SyntheticPointsDataModule(**counts, image_size=32, n_points=7).root == module.root

@@ -25,7 +25,9 @@ def dpc_screen(points: np.ndarray, position: np.ndarray) -> np.ndarray:
     for angle, axis in turns:
         q = quaternion_product(q, np.array([math.cos(angle / 2), *(math.sin(angle / 2) * np.array(axis))]))
     conjugate = q * [1, -1, -1, -1]
-    turned = np.array([quaternion_product(quaternion_product(q, np.array([0, *p])), conjugate)[1:] for p in points])
+    # q v q* is linear in v: of the three axes it gives that of every point.
+    axes = [quaternion_product(quaternion_product(q, np.array([0, *axis])), conjugate)[1:] for axis in np.eye(3)]
+    turned = points @ np.array(axes)
     depth = turned[:, 0] + 2.0
     return np.column_stack([1.875 * turned[:, 2] / depth, 1.875 * turned[:, 1] / depth, depth])
 
