@@ -4,7 +4,10 @@ First half of the way from a predicted cloud to a surface; `recon3d.geometry.poi
 has no normals, is noisy, has stray points, and may fill the inside of the object: silhouettes do not say that it is
 hollow. What a point sees decides here: a point of the outer shell is seen from outside, and the mean direction from
 which it is seen is the way out. That orients every point by itself, so no error spreads from point to point as it does
-when signs are handed on along a graph.
+when signs are handed on along a spanning tree: of 2,000 points of a plate 0.06 thick that turned half, and 0 to 1 %
+here. Hidden point removal [1] from 26 sides was as good (0.5 to 2 % there) at four times the cost.
+
+[1] Katz et al. 2007, Direct Visibility of Point Sets.
 """
 
 from __future__ import annotations

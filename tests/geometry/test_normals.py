@@ -74,6 +74,14 @@ def test_areas_follow_the_density() -> None:
     assert float(ratio) == pytest.approx(4, rel=0.15)
 
 
+def test_no_point_counts_for_a_whole_side() -> None:
+    points, _ = cloud("ball", 3000)
+    kept = (points[:, 1] < 0.3) | (torch.arange(3000) % 40 == 0)  # a cap that is all but empty
+    shell = oriented_points(points[kept])
+    assert int((shell.points[:, 1] > 0.3).sum()) >= 3
+    assert float(shell.areas.max() / shell.areas.median()) == pytest.approx(5)
+
+
 def test_exposure_of_a_sphere_points_out() -> None:
     points, normals = cloud("ball", 3000)
     seen = exposure(points, 0.03)
