@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,7 +41,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 class TrainClock(Callback):
-    """Seconds of training, over all sessions of a run: they travel in the checkpoint.
+    """Seconds of training without validation, over all sessions of a run: they travel in the checkpoint.
 
     Logged beside what a validation measures, as ``val/train_s``: how long it took to come so far.
     """
@@ -59,8 +60,14 @@ class TrainClock(Callback):
         self.started = time.perf_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the seconds before this validation, with the earlier ones."""
-        pl_module.log("val/train_s", self.seconds, sync_dist=True)
+        """Stop counting, and log."""
+        self.before, self.started = self.seconds, None
+        pl_module.log("val/train_s", self.before, sync_dist=True)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on counting."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.started = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

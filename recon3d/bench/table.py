@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recon3d.bench import kernel_table, markdown, record, reported, suite, suite_page
+from recon3d.bench.curves import curves_page
 from recon3d.bench.page import bold_table, by_category, cost, duration, first_line, page, results
 from recon3d.bench.ranking import Standing, standings
 from recon3d.bench.record import Record
@@ -67,8 +68,13 @@ def render_all(leaderboard: Path) -> dict[Path, str]:
     for path in suites:
         folder = leaderboard / "suites" / path.stem
         pages[folder.with_suffix(".md")] = suite_page.suite_page(path, folder, papers)
+    ways = {
+        leaderboard / f"{path.stem}.md": curves_page(path)
+        for path in sorted((leaderboard.parent / "benchmarks/results/curves").glob("*.json"))
+    }
+    pages |= ways
     titles = {f"suites/{path.stem}.md": suite.read(path).title for path in suites}
-    pages[leaderboard / "README.md"] = index(shown, titles)
+    pages[leaderboard / "README.md"] = index(shown, titles, list(ways))
     pages[leaderboard / "reported.md"] = reported.page(papers)
     readme = leaderboard.parent / "README.md"
     if readme.exists():
@@ -129,7 +135,7 @@ def terminal_table(records: Iterable[Record]) -> Table:
     return table
 
 
-def index(shown: Sequence[Standing], suites: Mapping[str, str]) -> str:
+def index(shown: Sequence[Standing], suites: Mapping[str, str], curves: Sequence[Path] = ()) -> str:
     """Markdown of ``leaderboard/README.md``: the pages, the suites (title by path), how to read, how to make them."""
     rows = []
     for standing in shown:
@@ -142,6 +148,7 @@ def index(shown: Sequence[Standing], suites: Mapping[str, str]) -> str:
     pages = markdown.table(["page", "methods", "runs ranked", "stale", "failed", "newest run"], rows) if rows else ""
     none_yet = "" if rows else "No run yet: `make bench METHOD=softras` makes the first.\n"
     more = [f"Suite: [{title}]({path}).\n" for path, title in suites.items()]
+    more += [f"[How long methods train to a Chamfer distance]({path.name}).\n" for path in curves]
     more.append("[Numbers reported by the papers](reported.md), quoted with citation.\n")
     return "\n".join([markdown.GENERATED, "# Leaderboard\n", none_yet + pages, *more, HOW_TO_READ])
 

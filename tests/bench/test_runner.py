@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -278,6 +279,22 @@ def test_train_time_adds_up_over_sessions(monkeypatch):
     second.on_train_start(None, None)
     now[0] = 203.0
     assert second.seconds == 10.0
+
+
+def test_train_time_leaves_validation_out(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    clock, logged = runner.TrainClock(), {}
+    module = SimpleNamespace(log=lambda name, value, sync_dist: logged.update({name: value}))
+    fitting = SimpleNamespace(state=SimpleNamespace(fn="fit"))
+    clock.on_train_start(fitting, module)
+    now[0] = 10.0
+    clock.on_validation_start(fitting, module)
+    now[0] = 25.0
+    assert clock.seconds == 10.0 and logged == {"val/train_s": 10.0}
+    clock.on_validation_end(fitting, module)
+    now[0] = 28.0
+    assert clock.seconds == 13.0
 
 
 def test_train_time_of_a_run_that_was_already_trained_is_what_the_checkpoint_says(monkeypatch):
