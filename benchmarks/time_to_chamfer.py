@@ -1,10 +1,11 @@
 """How long methods train until they reach a given Chamfer distance: the question of Zubic and Lio 2021, table 3.
 
-Every method is trained as `recon3d bench` does, on the same data with the same preset, but validated after every epoch;
-the clock stops during validations. The JSON file holds for each method the Chamfer distance of the validation split
-after so many steps and seconds; ``make leaderboard`` makes a page of it.
+Takes the finished runs of `recon3d bench`, on the same data with the same preset, or makes them; each run's log has the
+Chamfer distance of its validations and the seconds of training before them, validations left out. The JSON file holds
+them side by side; ``make leaderboard`` makes a page of it.
 
-Run ``python -m benchmarks.time_to_chamfer`` from the repository root, with nothing else on the machine.
+Run ``python -m benchmarks.time_to_chamfer`` from the repository root; runs to be compared need the same machine, equally
+free.
 """
 
 from __future__ import annotations
@@ -43,31 +44,23 @@ def course(record: Record, log: Path) -> dict[str, Any]:
         "steps": (seen["step"] + 1).astype(int).tolist(),
         "seconds": seen["val/train_s"].tolist(),
         "chamfer": seen["val/chamfer"].tolist(),
+        "device": record.provenance.device,
+        "commit": record.provenance.commit,
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train the methods one after the other and write ``benchmarks/results/curves/time_to_chamfer--<device>.json``."""
+    """Read the runs, or make them, and write ``benchmarks/results/curves/time_to_chamfer--<device>.json``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--data", default="synthetic")
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=Path, default=Path("runs/time_to_chamfer"))
-    parser.add_argument("overrides", nargs="*", help="further options of the runs, after --")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rows = []
     for method in options.methods:
-        cell = Cell(
-            method=method,
-            data=options.data,
-            preset=options.preset,
-            seed=options.seed,
-            overrides=("--trainer.check_val_every_n_epoch", "1", *options.overrides),
-            results=options.runs / "results",
-            runs=options.runs,
-        )
+        cell = Cell(method, options.data, options.preset, options.seed)
         record = run(cell)
         logs = sorted(cell.folder(record.provenance.config_hash).glob("csv/version_*/metrics.csv"))
         if not logs:

@@ -32,17 +32,13 @@ def curves_page(path: Path) -> str:
         ValueError: the file is not a result of the benchmark.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        machine, rows = content["machine"], content["rows"]
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         tables = _levels(rows), _summary(rows)
-        where = (
-            f"{machine['cpu']}, {machine['threads']['torch']} threads, commit {machine['commit'][:8]}, "
-            f"{machine['date'][:10]}; data {rows[0]['data']}, preset {rows[0]['preset']}, seed {rows[0]['seed']}"
+        where = f"data {rows[0]['data']}, preset {rows[0]['preset']}, seed {rows[0]['seed']}; " + "; ".join(
+            f"{row['method']}: {row['device']}, commit {row['commit'][:8]}" for row in rows
         )
-    except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is not a result of benchmarks/time_to_chamfer.py ({error!r}); run it again."
-        ) from error
+    except (KeyError, TypeError, IndexError, ValueError) as error:  # JSON's errors are ValueErrors
+        raise ValueError(f"{path} is no result of benchmarks/time_to_chamfer.py ({error!r}); run it again.") from error
     how = "`python -m benchmarks.time_to_chamfer`, then `make leaderboard`."
     return "\n".join([markdown.GENERATED + ABOUT, *tables, f"Measured on: {where}. To regenerate: {how}\n"])
 

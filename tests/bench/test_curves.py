@@ -6,17 +6,15 @@ from recon3d.bench.curves import curves_page
 
 
 def put(tmp_path, rows):
-    machine = {"cpu": "A", "threads": {"torch": 2}, "commit": "0123456789", "date": "2026-01-02T03:04:05+00:00"}
     path = tmp_path / "time_to_chamfer--cpu.json"
-    path.write_text(json.dumps({"machine": machine, "rows": rows}))
+    path.write_text(json.dumps({"rows": rows}))
     return path
 
 
 def way(method, seconds, chamfer):
     steps = [100 * (number + 1) for number in range(len(chamfer))]
-    return {"method": method, "data": "d", "preset": "p", "seed": 0, "steps": steps, "seconds": seconds} | {
-        "chamfer": chamfer
-    }
+    about = {"data": "d", "preset": "p", "seed": 0, "device": "A", "commit": "0123456789"}
+    return about | {"method": method, "steps": steps, "seconds": seconds, "chamfer": chamfer}
 
 
 def test_a_level_is_reached_at_the_first_validation_at_or_below_it(tmp_path):
