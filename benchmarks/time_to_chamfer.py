@@ -4,8 +4,8 @@ Takes the finished runs of `recon3d bench`, on the same data with the same prese
 Chamfer distance of its validations and the seconds of training before them, validations left out. The JSON file holds
 them side by side; ``make leaderboard`` makes a page of it.
 
-Run ``python -m benchmarks.time_to_chamfer`` from the repository root; runs to be compared need the same machine, equally
-free.
+Run ``python -m benchmarks.time_to_chamfer`` from the repository root; runs to be compared need the same machine,
+equally free.
 """
 
 from __future__ import annotations
