@@ -12,6 +12,7 @@ from recon3d.bench.reported import Reported
 Cells = list[tuple[str, bool]]  # text, and whether it is the best of its group
 # Variants of the Chamfer distance and of the IoU that papers on point clouds report; a table of their own.
 POINT_MEASURES = frozenset({"chamfer_best", "chamfer_diagonal", "surface_iou", "filled_iou"})
+CAMERA_MEASURES = frozenset({"pose_accuracy", "pose_error"})  # shown where a method predicts cameras
 
 
 def page(standing: Standing, papers: Reported) -> str:
@@ -24,9 +25,12 @@ def page(standing: Standing, papers: Reported) -> str:
             "[How to read](README.md#how-to-read).\n"
         )
         points = tuple(column for column in standing.columns if column.name in POINT_MEASURES)
-        others = tuple(column for column in standing.columns if column not in points)
+        cameras = tuple(column for column in standing.columns if column.name in CAMERA_MEASURES)
+        others = tuple(column for column in standing.columns if column not in points + cameras)
+        predicted = any(row.value(column.name) is not None for row in standing.rows for column in cameras)
         parts += ["## Results\n", bold_table(*results(standing, others)), _scored(standing)]
         parts += ["## As points\n", bold_table(*results(standing, points))] if points else []
+        parts += ["## Cameras\n", bold_table(*results(standing, cameras))] if predicted else []
         if standing.primary is not None:
             parts += [
                 f"## {standing.primary.label} by category\n",

@@ -110,6 +110,17 @@ class Conversion:
             raise NotAvailableError("neither the data nor the method give a camera")
         return self._masks(self._batch.cameras[:, :1])
 
+    @property
+    def input_camera(self) -> Camera:
+        """(B,) predicted cameras of the input view.
+
+        Raises:
+            NotAvailableError: the method predicts none.
+        """
+        if self._recon.camera is None:
+            raise NotAvailableError("the method predicts no camera")
+        return self._recon.camera
+
     @cached_property
     def novel_masks(self) -> Tensor:
         """(B, V-1, 1, H, W) silhouettes in all views but the input view, through the data's cameras.
@@ -136,7 +147,7 @@ class Conversion:
         return torch.Generator().manual_seed(stable_key(f"{SEED}/{self._batch.sample_id[index]}"))
 
 
-def ground_truth(batch: ViewBatch, representation: Representation) -> Tensor:
+def ground_truth(batch: ViewBatch, representation: Representation) -> Tensor | Camera:
     """The target of a measure from a batch.
 
     Raises:
@@ -148,6 +159,10 @@ def ground_truth(batch: ViewBatch, representation: Representation) -> Tensor:
         if batch.masks.shape[1] < 2:
             raise NotAvailableError("the data have one view per object")
         return batch.masks[:, 1:]
+    if representation == "input_camera":
+        if batch.cameras is None:
+            raise NotAvailableError("the data have no cameras")
+        return batch.cameras[:, 0]
     value: Tensor | None = {"points": batch.points, "voxels": batch.voxels}.get(representation)
     if value is None:
         raise NotAvailableError(f"the data have no {representation}")

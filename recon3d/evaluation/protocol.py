@@ -26,12 +26,13 @@ from recon3d.metrics.fscore import FScore
 from recon3d.metrics.iou import MaskIoU, VoxelIoU
 from recon3d.metrics.mesh_health import Components, DegenerateFaces, Manifold, SelfIntersections, Watertight
 from recon3d.metrics.point_iou import FilledIoU, SurfaceIoU
+from recon3d.metrics.pose import PoseAccuracy, PoseError
 
 N_POINTS = 10_000  # samples of a predicted surface, at most so many points of a predicted cloud
 VOXEL_RESOLUTION = 32
 SEED = 0  # of surface samples and bootstrap intervals
 
-Representation = Literal["points", "mesh", "voxels", "input_mask", "novel_masks"]
+Representation = Literal["points", "mesh", "voxels", "input_mask", "novel_masks", "input_camera"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Measure:
         metric: what computes it.
         pred: representation of the prediction, see `recon3d.evaluation.convert.Conversion`.
         target: representation of the ground truth; None for a measure that needs none.
-        unit: "1" for a fraction in [0, 1], "x100" for a hundredth of an object unit, "count".
+        unit: "1" for a fraction in [0, 1], "x100" for a hundredth of an object unit, "count",
+            "degrees", "%".
         version: of the definition.
         in_validation: also measured at every validation of a training run, where time matters.
         best_of_views: of the samples of one object (its input views) only the best counts; `n` is then of objects.
@@ -75,6 +77,8 @@ PROTOCOL: tuple[Measure, ...] = (
     Measure("filled_iou", FilledIoU, "points", "points", unit="1", version=1),
     Measure("mask_iou", MaskIoU, "input_mask", "input_mask", unit="1", version=1, in_validation=True),
     Measure("mask_iou_novel", MaskIoU, "novel_masks", "novel_masks", unit="1", version=1),
+    Measure("pose_accuracy", PoseAccuracy, "input_camera", "input_camera", unit="%", version=1),
+    Measure("pose_error", PoseError, "input_camera", "input_camera", unit="degrees", version=1),
     Measure("watertight", Watertight, "mesh", None, unit="1", version=1),
     Measure("manifold", Manifold, "mesh", None, unit="1", version=1),
     Measure("components", Components, "mesh", None, unit="count", version=1),

@@ -17,7 +17,7 @@ def test_names_are_unique_and_every_representation_exists() -> None:
 def test_directions_are_those_of_the_field() -> None:
     lower = {measure.name for measure in PROTOCOL if not measure.higher_is_better}
     distances, counts = {"chamfer", "chamfer_best", "chamfer_diagonal"}, {"self_intersections", "degenerate_faces"}
-    assert lower == distances | counts | {"components"}
+    assert lower == distances | counts | {"components", "pose_error"}
 
 
 def test_the_best_of_views_is_measured_as_the_mean_over_them_and_in_its_unit() -> None:
