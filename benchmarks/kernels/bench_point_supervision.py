@@ -90,7 +90,7 @@ def signal(method: SilhouettePointCloud, batch: ViewBatch, size: Size) -> Callab
 
     def call() -> None:
         assert batch.cameras is not None
-        losses = method.view_losses(batch.masks[:, :, 0], clouds, code, batch.cameras)
+        losses = method.view_losses(method.silhouettes(batch), clouds, code, batch.cameras)
         torch.autograd.grad(weighted_sum(method, losses), clouds)
 
     return call

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recon3d.methods.base import Paper
@@ -74,13 +73,24 @@ class DifferentiablePointClouds(SilhouettePointCloud):
         schedule: Literal["constant", "step", "cosine"] = "constant",
     ) -> None:
         super().__init__(
-            n_points, views, pose, candidates, distance, focal, image_size, width, hidden, lr=lr, schedule=schedule
+            n_points,
+            resolution,
+            views,
+            pose,
+            candidates,
+            distance,
+            focal,
+            image_size,
+            width,
+            hidden,
+            lr=lr,
+            schedule=schedule,
         )
         if not all(0 < share <= 1 for share in keep) or min(sigma) <= 0:
             raise ValueError(
                 f"DifferentiablePointClouds: expected keep in (0, 1] and sigma > 0, got {keep} and {sigma}."
             )
-        self.resolution, self.taps, self.sigma, self.keep = resolution, taps, sigma, keep
+        self.taps, self.sigma, self.keep = taps, sigma, keep
         self.loss_weights = {"projection": 1.0, "weights": weight_penalty, "student": student_weight}
         self.scale = nn.Linear(hidden, 1)
         nn.init.trunc_normal_(self.scale.weight, std=0.025, a=-0.05, b=0.05)
@@ -92,16 +102,10 @@ class DifferentiablePointClouds(SilhouettePointCloud):
 
     def view_losses(self, masks: Tensor, points: Tensor, code: Tensor, cameras: Camera) -> dict[str, Tensor]:
         """`projection`."""
-        if min(masks.shape[-2:]) < self.resolution:
-            raise ValueError(
-                f"DifferentiablePointClouds: expected masks of at least {self.resolution} pixels, as its resolution, "
-                f"got {tuple(masks.shape[-2:])}; render the data at a larger size or lower the resolution."
-            )
-        target = F.adaptive_avg_pool2d(masks.flatten(0, -3), self.resolution).unflatten(0, masks.shape[:-2])
         drawn, scale = self.draw(points, cameras.shape), torch.sigmoid(self.scale(code)).squeeze(-1)
         sigma = self.current(self.sigma)
         seen = render_point_silhouettes(drawn, cameras, self.resolution, sigma, scale, self.taps)
-        return {"projection": 0.5 * (seen - target).square().sum(dim=(-2, -1))}
+        return {"projection": 0.5 * (seen - masks).square().sum(dim=(-2, -1))}
 
     def draw(self, points: Tensor, clouds: Sequence[int]) -> Tensor:
         """(*clouds, M, 3): of points (..., N, 3), each cloud its own part, without replacement; all but in training.

@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from recon3d.geometry.cameras import project
@@ -86,9 +85,20 @@ class EffectiveLossPC(SilhouettePointCloud):
         schedule: Literal["constant", "step", "cosine"] = "constant",
     ) -> None:
         super().__init__(
-            n_points, views, pose, candidates, distance, focal, image_size, width, hidden, lr=lr, schedule=schedule
+            n_points,
+            resolution,
+            views,
+            pose,
+            candidates,
+            distance,
+            focal,
+            image_size,
+            width,
+            hidden,
+            lr=lr,
+            schedule=schedule,
         )
-        self.resolution, self.code_size = resolution, hidden
+        self.code_size = hidden
         self.loss_weights = {"unary": alpha, "pairwise": beta, "student": student_weight}
         self.effective_loss = partial(
             effective_loss, silhouette=silhouette, theta=theta, kernel=kernel, rings=rings, bias=bias,
@@ -100,8 +110,7 @@ class EffectiveLossPC(SilhouettePointCloud):
     ) -> dict[str, Tensor]:
         """`unary` and `pairwise` (...); `mass` (..., N), mean 1, of the points."""
         xy = project(cameras, points)[..., :2]
-        solid = F.adaptive_avg_pool2d(masks.flatten(0, -3), self.resolution).unflatten(0, masks.shape[:-2]) > 0.5
         if mass is not None:
             mass = mass.expand(xy.shape[:-1])
-        terms = self.effective_loss(xy, solid, mass=mass, per_view=True)
+        terms = self.effective_loss(xy, masks > 0.5, mass=mass, per_view=True)
         return {"unary": terms.unary, "pairwise": terms.pairwise}

@@ -68,7 +68,7 @@ class EffectiveLossVoxels(EffectiveLossPC):
     def cloud_losses(self, batch: ViewBatch, points: Tensor, mass: Tensor) -> dict[str, Tensor]:
         """The losses of points (B, N, 3) with masses (B, N), mean 1."""
         assert batch.cameras is not None
-        masks, cameras = batch.masks[:, : self.min_views, 0], batch.cameras[:, : self.min_views]
+        masks, cameras = self.silhouettes(batch), batch.cameras[:, : self.min_views]
         terms = self.view_losses(masks, points[:, None], mass, cameras, mass[:, None])
         return {name: value.mean() for name, value in terms.items()}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recon3d.geometry.poses import posed_camera
@@ -52,6 +53,7 @@ class SilhouettePointCloud(ReconstructionMethod):
 
     Args:
         n_points: N.
+        resolution: V, side of the silhouettes; true masks are averaged down to it.
         views: of an object in a training step.
         pose: `known`, or `ensemble`.
         candidates: K of the ensemble; 4 in both papers.
@@ -69,6 +71,7 @@ class SilhouettePointCloud(ReconstructionMethod):
     def __init__(
         self,
         n_points: int,
+        resolution: int,
         views: int,
         pose: Pose,
         candidates: int,
@@ -83,7 +86,7 @@ class SilhouettePointCloud(ReconstructionMethod):
         super().__init__(lr=lr, schedule=schedule)
         if pose not in ("known", "ensemble"):
             raise ValueError(f"{type(self).__name__}: expected pose known or ensemble, got {pose!r}.")
-        self.min_views, self.distance, self.focal = views, distance, focal
+        self.resolution, self.min_views, self.distance, self.focal = resolution, views, distance, focal
         self.needs = frozenset({"masks", "cameras"} if pose == "known" else {"masks"})
         self.encoded_views = 1 if pose == "known" else views
         self.encoder = DPCEncoder(image_size, width, hidden)
@@ -96,7 +99,7 @@ class SilhouettePointCloud(ReconstructionMethod):
         """Losses (...) by name of clouds seen by cameras of any leading shape.
 
         Args:
-            masks: (..., H, W) of the data.
+            masks: (..., V, V), the silhouettes of the data.
             points: (..., N, 3); leading dimensions broadcast against the cameras'.
             code: (..., hidden) of the shapes; the same.
             cameras: leading shape (...).
@@ -115,10 +118,24 @@ class SilhouettePointCloud(ReconstructionMethod):
             points=points, camera=camera, code=code, candidates=poses.candidates, student=poses.student
         )
 
+    def silhouettes(self, batch: ViewBatch) -> Tensor:
+        """The masks of the views of a training step, averaged down to V pixels a side: (B, views, V, V) in [0, 1].
+
+        Raises:
+            ValueError: masks of fewer pixels.
+        """
+        masks = batch.masks[:, : self.min_views, 0]
+        if min(masks.shape[-2:]) < self.resolution:
+            raise ValueError(
+                f"{type(self).__name__}: expected masks of at least {self.resolution} pixels, as its resolution, got "
+                f"{tuple(masks.shape[-2:])}; render the data at a larger size or lower the resolution."
+            )
+        return F.adaptive_avg_pool2d(masks, self.resolution)
+
     def losses(self, batch: ViewBatch, recon: Reconstruction) -> dict[str, Tensor]:
         """Those of `view_losses`, averaged over objects and views, and `student`."""
         assert isinstance(recon, CloudReconstruction) and recon.points is not None and recon.code is not None
-        masks = batch.masks[:, : self.min_views, 0]
+        masks = self.silhouettes(batch)
         first = slice(None, None, self.encoded_views)  # the shape is that of view 0
         points, code = recon.points[first, None], recon.code[first, None]
         if recon.candidates is None:
