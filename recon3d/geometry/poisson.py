@@ -79,6 +79,11 @@ def poisson_indicator(
     )
     frequency = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     squared = frequency.square().sum(dim=0)
+    # The Nyquist bin of an even axis is its own mirror image, so that a derivative along that axis, odd in frequency,
+    # has no sign to take there: with one, mirrored clouds would have fields that are not mirrored.
+    for axis, side in enumerate(shape):
+        if side % 2 == 0:
+            frequency[axis].select(axis, side // 2).zero_()
     factor = torch.exp(-2 * sigma**2 * squared) / (2 * math.pi * squared)
     factor[0, 0, 0] = 0  # the mean of the indicator, which the shift below sets
     phi = torch.fft.irfftn(-1j * factor * (spectrum * frequency).sum(dim=1), s=shape, dim=(1, 2, 3))

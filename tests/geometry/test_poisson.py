@@ -121,6 +121,20 @@ def test_a_batch_is_its_clouds_and_weight_zero_leaves_points_out() -> None:
     torch.testing.assert_close(poisson_indicator(*more, weights, **field), single[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("shape", [(16, 18, 20), (15, 16, 21)])
+def test_a_mirrored_cloud_has_the_mirrored_field(shape: tuple[int, int, int], axis: int) -> None:
+    """Without smoothing, where the Nyquist frequencies of even axes count in full."""
+    points, normals = (value.double() for value in sphere(200))
+    points = points * torch.tensor(shape)
+    mirrored, turned = points.clone(), normals.clone()
+    mirrored[:, axis], turned[:, axis] = shape[axis] - points[:, axis], -normals[:, axis]
+    phi = poisson_indicator(points, normals, shape=shape, sigma=0.0)
+    other = poisson_indicator(mirrored, turned, shape=shape, sigma=0.0)
+    expected = phi.roll(-1, dims=axis).flip(axis)  # index i goes to -i of the periodic grid
+    torch.testing.assert_close(other, expected, atol=1e-10, rtol=0)
+
+
 def test_gradients_are_exact() -> None:
     points, normals = sphere(6)
     generator = torch.Generator().manual_seed(1)
