@@ -1,6 +1,6 @@
 """How long methods train until they reach a given Chamfer distance: the question of Zubic and Lio 2021, table 3.
 
-Takes the finished runs of `recon3d bench`, on the same data with the same preset, or makes them; each run's log has the
+Takes the finished runs of `recon3d bench`, on the same data with the same preset, or makes them; each run's logs have the
 Chamfer distance of its validations and the seconds of training before them, validations left out. The JSON file holds
 them side by side; ``make leaderboard`` makes a page of it.
 
@@ -27,15 +27,25 @@ NAME = "time_to_chamfer"
 METHODS = ("dpc", "effective_loss")
 
 
-def course(record: Record, log: Path) -> dict[str, Any]:
-    """A method's way down, from the CSV log of its run: one entry of each list per validation.
+def course(record: Record, folder: Path) -> dict[str, Any]:
+    """A method's way down, from the CSV logs in the folder of its run: one entry of each list per validation.
+
+    Every session of a run has a log of its own, ``csv/version_N``. A resumed one goes back to the last checkpoint, so
+    of a step that was validated twice the later session counts; one that only tested has no validation.
 
     Raises:
-        RuntimeError: the run failed.
+        RuntimeError: the run failed, or none of its logs has a Chamfer distance of a validation.
     """
     if record.error is not None:
         raise RuntimeError(f"{record.method} failed: {record.error}")
-    seen = pd.read_csv(log).dropna(subset=["val/chamfer"])
+    logs = sorted(folder.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
+    rows = [log.dropna(subset=["val/chamfer"]) for log in map(pd.read_csv, logs) if "val/chamfer" in log]
+    if not any(map(len, rows)):
+        raise RuntimeError(
+            f"{record.method}: no val/chamfer in the {len(logs)} logs {folder}/csv/version_*/metrics.csv. Use a preset "
+            "that validates, and data with ground-truth points; FORCE=1 runs again what was trained without."
+        )
+    seen = pd.concat(rows).drop_duplicates("step", keep="last").sort_values("step")
     return {
         "method": record.method,
         "data": record.data.name,
@@ -62,10 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for method in options.methods:
         cell = Cell(method, options.data, options.preset, options.seed)
         record = run(cell)
-        logs = sorted(cell.folder(record.provenance.config_hash).glob("csv/version_*/metrics.csv"))
-        if not logs:
-            raise RuntimeError(f"{method}: no log of the run: {record.error}")
-        rows.append(course(record, logs[-1]))
+        rows.append(course(record, cell.folder(record.provenance.config_hash)))
     logging.getLogger(__name__).info("Wrote %s", write_result(f"curves/{NAME}", rows))
 
 

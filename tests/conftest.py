@@ -22,11 +22,12 @@ TINY_SIZE = 32  # pixels of the views of `nmr_root`
 # Small networks for the tests; a method that is not here is tested with the sizes of its yaml.
 TINY_MESH = {"width": 4, "hidden": 16, "code": 8, "image_size": TINY_SIZE}
 TINY_POINTS = {"width": 4, "hidden": 16, "n_points": 50, "image_size": TINY_SIZE}
+TINY_CLOUD = TINY_POINTS | {"resolution": 16}
 TINY_NETWORKS: dict[str, dict[str, Any]] = {
     "dpc": TINY_POINTS | {"resolution": 16},
-    "effective_loss": TINY_POINTS,
+    "effective_loss": TINY_CLOUD,
     "effective_loss_supervised": TINY_POINTS,
-    "effective_loss_voxels": TINY_POINTS | {"channels": [16, 8, 8]},
+    "effective_loss_voxels": TINY_CLOUD | {"channels": [16, 8, 8]},
     "neural_renderer": TINY_MESH,
     "retrieval": {"layer": "conv2_2", "image_size": TINY_SIZE, "views": 3},
     "softras": TINY_MESH,

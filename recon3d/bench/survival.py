@@ -61,6 +61,8 @@ class TrainClock(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop counting, and log."""
+        if pl_module.device.type == "cuda":  # the host runs ahead of the steps that it has queued
+            torch.cuda.synchronize(pl_module.device)
         self.before, self.started = self.seconds, None
         pl_module.log("val/train_s", self.before, sync_dist=True)
 

@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from recon3d.evaluation.convert import Conversion
+from recon3d.evaluation.protocol import PROTOCOL
 from recon3d.geometry.cameras import project
 from recon3d.renderers.hard import render_hard
 from recon3d.structures import Camera, Reconstruction, ViewBatch
 
 RANKS = ("worst", "median", "best")
+SCORES = ("voxel_iou", "chamfer", "mask_iou")  # the first that the data have a target for ranks the samples
 TILE, LABEL = 128, 14  # pixels
 COLUMNS = ("input", "prediction", "prediction, side", "ground truth, side")
 CLOUD_COLUMNS = ("input", "cloud", "prediction (Poisson)", "prediction, side", "ground truth, side")
@@ -25,9 +27,11 @@ DOT = 1.0  # radius of a point of a cloud, pixels
 
 
 def comparison_picture(
-    method: LightningModule, loader: DataLoader[ViewBatch], samples: pd.DataFrame, score: str = "voxel_iou"
+    method: LightningModule, loader: DataLoader[ViewBatch], samples: pd.DataFrame
 ) -> Image.Image:
     """A row for each category; in it the worst, the median and the best sample by score, not chosen by hand.
+
+    The score is the first of `SCORES` that is defined for any sample; samples that lack it are left out.
 
     Each sample is four tiles: the input, the prediction in the same view, prediction and true image from the side. Of a
     method that gives points there is a fifth, the cloud in the view of the input, and the prediction is its surface.
@@ -36,9 +40,11 @@ def comparison_picture(
         method: with `reconstruct(batch)`.
         loader: the test loader that `samples` came from.
         samples: per-sample values of the Evaluator.
-        score: the column that ranks.
+
+    Raises:
+        ValueError: no sample has any of the scores.
     """
-    ranked = samples.sort_values([score, "sample_id"])
+    score, ranked = _ranked(samples)
     # (row, rank) -> name and score; a category of one sample has it in all three places.
     chosen: dict[tuple[int, int], tuple[str, float]] = {}
     for row, (_, group) in enumerate(ranked.groupby("category", sort=True)):
@@ -72,6 +78,20 @@ def comparison_picture(
     for rank in range(1, len(RANKS)):
         draw.line([(rank * strip, 0), (rank * strip, sheet.height)], fill="lightgrey")
     return sheet
+
+
+def _ranked(samples: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The score that ranks, and the samples that have it, the worst first."""
+    score = next((name for name in SCORES if name in samples and samples[name].notna().any()), None)
+    if score is None:
+        raise ValueError(
+            f"comparison_picture: expected values of {', '.join(SCORES)} for some sample, got none; the test data need "
+            "voxels, points, or cameras for the masks."
+        )
+    (higher_is_better,) = (measure.higher_is_better for measure in PROTOCOL if measure.name == score)
+    # Equal scores in the order of their names, so that the choice does not hang on the order of the loader.
+    order = {"by": [score, "sample_id"], "ascending": [higher_is_better, True]}
+    return score, samples.dropna(subset=[score]).sort_values(**order)
 
 
 def _pick(batch: ViewBatch, index: list[int]) -> ViewBatch:

@@ -77,6 +77,7 @@ PROTOCOL: tuple[Measure, ...] = (
     Measure("filled_iou", FilledIoU, "points", "points", unit="1", version=1),
     Measure("mask_iou", MaskIoU, "input_mask", "input_mask", unit="1", version=1, in_validation=True),
     Measure("mask_iou_novel", MaskIoU, "novel_masks", "novel_masks", unit="1", version=1),
+    # Of `pose_error` the papers report the median; here it is the mean over the samples, which are in samples.csv.
     Measure("pose_accuracy", PoseAccuracy, "input_camera", "input_camera", unit="%", version=1),
     Measure("pose_error", PoseError, "input_camera", "input_camera", unit="degrees", version=1),
     Measure("watertight", Watertight, "mesh", None, unit="1", version=1),

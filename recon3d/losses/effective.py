@@ -118,7 +118,8 @@ def effective_loss(
 
     Args:
         xy: (..., N, 2) projections in NDC (`recon3d.structures`).
-        masks: (..., V, V) bool silhouettes, of the same leading shape. One without foreground counts 0.
+        masks: (..., V, V) bool silhouettes, whose leading shape broadcasts to that of `xy`. One without foreground
+            counts 0.
         silhouette: see `smooth_silhouettes`.
         theta: decay of the kernel in image widths; eq. 5 gives no number.
         kernel: `exp` (eq. 5) or `gauss` (its text, and drwr), see `pairwise_repulsion`.
@@ -136,19 +137,25 @@ def effective_loss(
         ValueError: shapes that do not fit, or a setting that is not defined.
     """
     lead, n = xy.shape[:-2], xy.shape[-2]
-    if xy.shape[-1] != 2 or masks.shape[:-2] != lead or masks.dtype != torch.bool:
+    ones = (1,) * (len(lead) + 2 - masks.ndim)
+    fits = masks.ndim <= len(lead) + 2 and all(
+        m in (1, x) for m, x in zip((*ones, *masks.shape[:-2]), lead, strict=True)
+    )
+    if xy.shape[-1] != 2 or not fits or masks.dtype != torch.bool:
         raise ValueError(
-            "effective_loss: expected xy (..., N, 2) and bool masks (..., V, V) of the same leading shape, got "
-            f"{tuple(xy.shape)} and {masks.dtype} {tuple(masks.shape)}."
+            "effective_loss: expected xy (..., N, 2) and bool masks (..., V, V) of the same leading shape, or one that "
+            f"broadcasts to it, got {tuple(xy.shape)} and {masks.dtype} {tuple(masks.shape)}."
         )
     if reduction not in ("mean", "sum") or rings < 0:
         raise ValueError(f"effective_loss: expected reduction mean or sum and rings >= 0, got {reduction!r}, {rings}.")
     if mass is not None and mass.shape != xy.shape[:-1]:
         raise ValueError(f"effective_loss: expected mass {tuple(xy.shape[:-1])}, as xy, got {tuple(mass.shape)}.")
     places = (0.5 - 0.5 * xy).reshape(-1, n, 2)  # image widths, from the top left corner to the right and down
-    flat = masks.reshape(-1, *masks.shape[-2:])
+    flat = masks.expand(*lead, -1, -1).reshape(-1, *masks.shape[-2:])
+    smooth = smooth_silhouettes(masks, silhouette)  # before views are repeated: the costly part
+    smooth = smooth.expand(*lead, -1, -1).reshape(-1, *smooth.shape[-2:]).to(xy.dtype)
     mass = torch.ones_like(places[..., 0]) if mass is None else mass.reshape(-1, n)
-    unary = (mass * _unary(places, flat, silhouette)).mean(dim=1)
+    unary = (mass * _unary(places, flat, smooth, pull=silhouette != "pixel")).mean(dim=1)
     with torch.set_grad_enabled(not detach and torch.is_grad_enabled()):
         w = _sample(flat.to(xy.dtype), places) if weighted else torch.ones_like(mass)
         mu = bias + (_rings(flat.to(xy.dtype), places, rings) if rings else torch.zeros_like(w))
@@ -162,15 +169,14 @@ def effective_loss(
     return EffectiveLoss(unary.mean(), pairwise.mean())
 
 
-def _unary(places: Tensor, masks: Tensor, form: SilhouetteForm) -> Tensor:
-    """|1 - S^G| at each place, (B, N)."""
+def _unary(places: Tensor, masks: Tensor, smooth: Tensor, pull: bool) -> Tensor:
+    """|1 - S^G| at each place, (B, N); `pull`: it grows beyond the margin of `smooth`."""
     size = masks.shape[-1]
-    smooth = smooth_silhouettes(masks, form).to(places.dtype)
     margin = (smooth.shape[-1] - size) // 2
     low, high = (0.5 - margin) / size, 1 + (margin - 0.5) / size
     known = places.clamp(low, high)
     value = (1 - _sample(smooth, (known * size + margin) / smooth.shape[-1])).abs()
-    if form == "pixel":
+    if not pull:
         return value
     beyond = (places - known).abs().sum(dim=-1) * masks.flatten(1).any(dim=1, keepdim=True)
     return value + SLOPE * beyond

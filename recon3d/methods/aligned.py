@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from recon3d.geometry.alignment import AlignmentError, fit_alignment
 from recon3d.geometry.poses import camera_quaternion, turn_world
 from recon3d.methods.base import ReconstructionMethod
+from recon3d.metrics.base import object_name
 from recon3d.structures import Camera, ViewBatch
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,10 @@ def align_after_training(method: ReconstructionMethod, alignment: WorldAlignment
     last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
     if not last and trainer.global_step != trainer.max_steps:
         return
-    loader = trainer.val_dataloaders
-    if loader is None:
+    # Not there yet in a process that has not validated, such as a resumed one.
+    data = getattr(trainer, "datamodule", None)
+    loader = trainer.val_dataloaders or (data and data.val_dataloader())
+    if not loader:
         logger.warning("No validation data: predictions stay in the frame that the network chose.")
         return
     align_on_validation(method, alignment, loader, objects)
@@ -114,7 +117,7 @@ def _fit(method: ReconstructionMethod, loader: Iterable[ViewBatch], objects: int
     for batch in loader:
         if batch.points is None or batch.cameras is None:
             raise AlignmentError("the validation data have no points or no cameras.")
-        names = [sample.rpartition("/")[0] for sample in batch.sample_id]
+        names = [object_name(sample) for sample in batch.sample_id]
         for name, category, truth in zip(names, batch.category, batch.points, strict=True):
             if name not in chosen and room.setdefault(category, objects) > 0:
                 chosen[name] = _Object(truth)

@@ -73,19 +73,9 @@ class DifferentiablePointClouds(SilhouettePointCloud):
         schedule: Literal["constant", "step", "cosine"] = "constant",
     ) -> None:
         super().__init__(
-            n_points,
-            resolution,
-            views,
-            pose,
-            candidates,
-            distance,
-            focal,
-            image_size,
-            width,
-            hidden,
-            lr=lr,
-            schedule=schedule,
-        )
+            n_points=n_points, resolution=resolution, views=views, pose=pose, candidates=candidates, distance=distance,
+            focal=focal, image_size=image_size, width=width, hidden=hidden, lr=lr, schedule=schedule,
+        )  # fmt: skip
         if not all(0 < share <= 1 for share in keep) or min(sigma) <= 0:
             raise ValueError(
                 f"DifferentiablePointClouds: expected keep in (0, 1] and sigma > 0, got {keep} and {sigma}."

@@ -29,7 +29,7 @@ class EffectiveLossPC(SilhouettePointCloud):
         resolution: V, side of the silhouettes; true masks are averaged down to it and are solid from 1/2.
         views: G, views of an object in a training step; 4 in the paper, which tries 2 to 4 (its table 6).
         alpha: weight of M1 (eq. 6); the paper gives none, 1 in drwr.
-        beta: weight of L2 (eq. 6); the paper gives none. Clouds of a network collapse where it is 0.01 or less.
+        beta: weight of L2 (eq. 6); the paper gives none.
         silhouette: form of S^G, see `smooth_silhouettes`.
         theta: see `effective_loss`, as all that follow.
         kernel: of the pairs.
@@ -85,19 +85,9 @@ class EffectiveLossPC(SilhouettePointCloud):
         schedule: Literal["constant", "step", "cosine"] = "constant",
     ) -> None:
         super().__init__(
-            n_points,
-            resolution,
-            views,
-            pose,
-            candidates,
-            distance,
-            focal,
-            image_size,
-            width,
-            hidden,
-            lr=lr,
-            schedule=schedule,
-        )
+            n_points=n_points, resolution=resolution, views=views, pose=pose, candidates=candidates, distance=distance,
+            focal=focal, image_size=image_size, width=width, hidden=hidden, lr=lr, schedule=schedule,
+        )  # fmt: skip
         self.code_size = hidden
         self.loss_weights = {"unary": alpha, "pairwise": beta, "student": student_weight}
         self.effective_loss = partial(

@@ -46,7 +46,9 @@ class EffectiveLossVoxels(EffectiveLossPC):
         threshold: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        super().__init__(n_points=1, pose="known", **kwargs)
+        super().__init__(n_points=1, **kwargs)
+        if self.ensemble is not None:
+            raise ValueError("EffectiveLossVoxels: expected pose known; unknown cameras are for point clouds.")
         self.n_points, self.threshold = n_points, threshold
         self.decoder = VolumeDecoder(self.code_size, channels, batch_norm)
 

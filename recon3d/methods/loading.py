@@ -67,5 +67,6 @@ def _method_class(checkpoint: Path, content: dict[str, Any]) -> type[Reconstruct
 def _arguments(method_class: type[ReconstructionMethod], saved: dict[str, Any]) -> dict[str, Any]:
     """The saved hyper-parameters that are arguments: not Lightning's own, nor the base's that the class fixes."""
     taken = inspect.signature(method_class).parameters
-    fixed = inspect.signature(ReconstructionMethod).parameters.keys() - taken.keys()
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    fixed = set() if open_ended else inspect.signature(ReconstructionMethod).parameters.keys() - taken.keys()
     return {key: value for key, value in saved.items() if not key.startswith("_") and key not in fixed}

@@ -70,6 +70,7 @@ class SilhouettePointCloud(ReconstructionMethod):
 
     def __init__(
         self,
+        *,
         n_points: int,
         resolution: int,
         views: int,
@@ -99,7 +100,7 @@ class SilhouettePointCloud(ReconstructionMethod):
         """Losses (...) by name of clouds seen by cameras of any leading shape.
 
         Args:
-            masks: (..., V, V), the silhouettes of the data.
+            masks: (..., V, V), the silhouettes of the data; broadcast against the cameras.
             points: (..., N, 3); leading dimensions broadcast against the cameras'.
             code: (..., hidden) of the shapes; the same.
             cameras: leading shape (...).
@@ -137,21 +138,37 @@ class SilhouettePointCloud(ReconstructionMethod):
         assert isinstance(recon, CloudReconstruction) and recon.points is not None and recon.code is not None
         masks = self.silhouettes(batch)
         first = slice(None, None, self.encoded_views)  # the shape is that of view 0
-        points, code = recon.points[first, None], recon.code[first, None]
-        if recon.candidates is None:
-            assert batch.cameras is not None
-            terms = self.view_losses(masks, points, code, batch.cameras[:, : self.min_views])
-            return {name: value.mean() for name, value in terms.items()}
-        candidates = recon.candidates.unflatten(0, (-1, self.min_views))  # (BV,K,4) -> (B,V,K,4)
-        cameras = posed_camera(candidates, self.distance, self.focal)
-        many = masks.unsqueeze(2).expand(*cameras.shape, *masks.shape[-2:])
-        terms = self.view_losses(many, points.unsqueeze(2), code.unsqueeze(2), cameras)
-        total = torch.stack([self.loss_weights[name] * value for name, value in terms.items()]).sum(dim=0)
-        _, winner = hindsight_loss(total)
-        losses = {name: value.gather(2, winner.unsqueeze(2)).mean() for name, value in terms.items()}
-        if recon.student is not None:
-            losses["student"] = student_loss(recon.student.unflatten(0, winner.shape), winning(candidates, winner))
+        # Distances of 1e-3 count: the losses are computed in full precision, whatever the network is.
+        points, code = recon.points[first, None].float(), recon.code[first, None].float()
+        with torch.autocast(points.device.type, enabled=False):
+            if recon.candidates is None:
+                assert batch.cameras is not None
+                terms = self.view_losses(masks, points, code, batch.cameras[:, : self.min_views])
+                return {name: value.mean() for name, value in terms.items()}
+            self._check_intrinsics(batch)
+            candidates = recon.candidates.float().unflatten(0, (-1, self.min_views))  # (BV,K,4) -> (B,V,K,4)
+            cameras = posed_camera(candidates, self.distance, self.focal)
+            terms = self.view_losses(masks.unsqueeze(2), points.unsqueeze(2), code.unsqueeze(2), cameras)
+            total = torch.stack([self.loss_weights[name] * value for name, value in terms.items()]).sum(dim=0)
+            _, winner = hindsight_loss(total)
+            losses = {name: value.gather(2, winner.unsqueeze(2)).mean() for name, value in terms.items()}
+            if recon.student is not None:
+                student = recon.student.float().unflatten(0, winner.shape)
+                losses["student"] = student_loss(student, winning(candidates, winner))
         return losses
+
+    def _check_intrinsics(self, batch: ViewBatch) -> None:
+        """Refuse data whose cameras have another distance or focal length than those that are proposed."""
+        if batch.cameras is None:
+            return
+        found = {"distance": batch.cameras.T[..., 2], "focal": batch.cameras.focal}
+        for name, values in found.items():
+            ours, theirs = getattr(self, name), float(values.mean())
+            if abs(ours - theirs) > 0.01 * ours:
+                raise ValueError(
+                    f"{type(self).__name__}: the data's cameras have the {name} {theirs:.4g}, the proposed ones "
+                    f"{ours:.4g}, and shapes would come out in another size. Set --model.init_args.{name} {theirs:.4g}."
+                )
 
     def on_train_epoch_end(self) -> None:
         """At the end of the training, find the rotation to the object frame."""

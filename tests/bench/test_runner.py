@@ -285,7 +285,9 @@ def test_train_time_leaves_validation_out(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
     clock, logged = runner.TrainClock(), {}
-    module = SimpleNamespace(log=lambda name, value, sync_dist: logged.update({name: value}))
+    module = SimpleNamespace(
+        log=lambda name, value, sync_dist: logged.update({name: value}), device=torch.device("cpu")
+    )
     fitting = SimpleNamespace(state=SimpleNamespace(fn="fit"))
     clock.on_train_start(fitting, module)
     now[0] = 10.0
@@ -295,6 +297,23 @@ def test_train_time_leaves_validation_out(monkeypatch):
     clock.on_validation_end(fitting, module)
     now[0] = 28.0
     assert clock.seconds == 13.0
+
+
+def test_train_time_waits_for_the_gpu(monkeypatch):
+    now, logged = [0.0], {}
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    # What is queued takes until second 40.
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: now.__setitem__(0, 40.0))
+    for device, seconds in (("cpu", 10.0), ("cuda:0", 40.0)):
+        now[0] = 0.0
+        clock = runner.TrainClock()
+        module = SimpleNamespace(
+            log=lambda name, value, sync_dist: logged.update({name: value}), device=torch.device(device)
+        )
+        clock.on_train_start(None, module)
+        now[0] = 10.0
+        clock.on_validation_start(None, module)
+        assert logged == {"val/train_s": seconds} and clock.seconds == seconds
 
 
 def test_train_time_of_a_run_that_was_already_trained_is_what_the_checkpoint_says(monkeypatch):

@@ -59,7 +59,7 @@ def test_the_presets_are_what_was_published():
     assert (settings.kernel, settings.reduction, settings.self_pair, detach) == ("gauss", "mean", True, False)
     assert settings.theta == pytest.approx(math.sqrt(5) / 32, abs=5e-5)  # exp(-d^2 / 5) in pixels of 32
     settings, detach, alpha, beta = preset("recon3d")
-    assert settings == Settings() and detach and (alpha, beta) == (1, 0.01)
+    assert settings == Settings() and detach and (alpha, beta) == (1, 1)
 
 
 def numeric_gradient(function, points, step=1e-5):

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning import Trainer
 from pytorch3d.transforms import quaternion_multiply
 from scipy.spatial import cKDTree
 
@@ -15,6 +16,7 @@ from recon3d.losses.effective import smooth_silhouettes
 from recon3d.methods.effective_loss import EffectiveLossPC
 from recon3d.methods.effective_loss_supervised import SupervisedPC
 from recon3d.methods.effective_loss_voxels import EffectiveLossVoxels, MassReconstruction
+from recon3d.methods.loading import load_method
 from recon3d.methods.point_cloud import CloudReconstruction
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -200,3 +202,24 @@ def test_the_candidate_with_the_smallest_loss_counts(full_batch):
     torch.testing.assert_close(losses["unary"], expected["unary"], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(losses["pairwise"], expected["pairwise"], rtol=1e-3, atol=1e-5)
     assert losses["student"] < 1e-5
+
+
+def test_cameras_of_another_distance_are_refused(full_batch):
+    method = EffectiveLossPC(**SMALL, pose="ensemble", distance=2.0)
+    batch = full_batch(objects=1, views=4, size=SIZE)
+    with pytest.raises(ValueError, match=r"distance 2.732, the proposed ones 2.*--model.init_args.distance 2.732"):
+        method.losses(batch, method(batch.inputs(3, 4)))
+
+
+def test_voxels_with_unknown_cameras_are_refused():
+    with pytest.raises(ValueError, match="expected pose known"):
+        EffectiveLossVoxels(**SMALL, channels=(16, 8, 8), pose="ensemble")
+
+
+def test_a_voxel_method_made_in_python_is_loaded_from_its_checkpoint(tmp_path):
+    method = EffectiveLossVoxels(**SMALL, channels=(16, 8, 8), lr=3e-4)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer.strategy.connect(method)
+    trainer.save_checkpoint(tmp_path / "some.ckpt")
+    loaded = load_method(tmp_path / "some.ckpt")
+    assert loaded.lr == 3e-4 and loaded.n_points == method.n_points
