@@ -1,6 +1,6 @@
 """How long methods train until they reach a given Chamfer distance: the question of Zubic and Lio 2021, table 3.
 
-Takes the finished runs of `recon3d bench`, on the same data with the same preset, or makes them; each run's logs have the
+Takes the finished runs of `recon3d bench`, on the same data with the same preset, or makes them; a run's logs have the
 Chamfer distance of its validations and the seconds of training before them, validations left out. The JSON file holds
 them side by side; ``make leaderboard`` makes a page of it.
 
