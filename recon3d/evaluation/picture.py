@@ -26,9 +26,7 @@ CLOUD_COLUMNS = ("input", "cloud", "prediction (Poisson)", "prediction, side", "
 DOT = 1.0  # radius of a point of a cloud, pixels
 
 
-def comparison_picture(
-    method: LightningModule, loader: DataLoader[ViewBatch], samples: pd.DataFrame
-) -> Image.Image:
+def comparison_picture(method: LightningModule, loader: DataLoader[ViewBatch], samples: pd.DataFrame) -> Image.Image:
     """A row for each category; in it the worst, the median and the best sample by score, not chosen by hand.
 
     The score is the first of `SCORES` that is defined for any sample; samples that lack it are left out.
@@ -89,9 +87,7 @@ def _ranked(samples: pd.DataFrame) -> tuple[str, pd.DataFrame]:
             "voxels, points, or cameras for the masks."
         )
     (higher_is_better,) = (measure.higher_is_better for measure in PROTOCOL if measure.name == score)
-    # Equal scores in the order of their names, so that the choice does not hang on the order of the loader.
-    order = {"by": [score, "sample_id"], "ascending": [higher_is_better, True]}
-    return score, samples.dropna(subset=[score]).sort_values(**order)
+    return score, samples.dropna(subset=[score]).sort_values([score, "sample_id"], ascending=[higher_is_better, True])
 
 
 def _pick(batch: ViewBatch, index: list[int]) -> ViewBatch:

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning import LightningModule
+from PIL import ImageDraw
 
 from recon3d.evaluation.convert import Conversion
 from recon3d.evaluation.picture import CLOUD_COLUMNS, COLUMNS, LABEL, RANKS, TILE, comparison_picture
@@ -71,6 +72,31 @@ def test_each_category_shows_its_worst_median_and_best(loader):
     for (row, rank), name in expected.items():
         shown = tile(sheet, row, rank, 0) / 255
         assert np.abs(shown - images[inputs[name], :, 1:]).mean() < 0.02
+
+
+def test_where_there_are_no_voxels_another_score_ranks(loader, monkeypatch):
+    texts = []
+    draw = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, xy, text, **kwargs: (texts.append(text), draw(self, xy, text, **kwargs)),
+    )
+    samples = table({"car/0/v00": np.nan, "car/1/v00": np.nan, "car/2/v00": np.nan, "lamp/0/v00": np.nan})
+    samples["chamfer"] = [5.0, np.nan, 2.0, np.nan]  # smaller is better
+    samples["mask_iou"] = [0.2, 0.3, 0.4, 0.5]
+    sheet = np.asarray(comparison_picture(Oracle(), loader, samples))
+    assert [text for text in texts if ":" in text] == [
+        "worst: car/0/v00   chamfer 5.000",
+        "median: car/2/v00   chamfer 2.000",
+        "best: car/2/v00   chamfer 2.000",
+    ]
+    assert sheet.shape[0] == LABEL + TILE + LABEL  # no lamp has a score
+    texts.clear()
+    comparison_picture(Oracle(), loader, samples.drop(columns="chamfer"))
+    assert "worst: car/0/v00   mask_iou 0.200" in texts and "best: car/2/v00   mask_iou 0.400" in texts
+    with pytest.raises(ValueError, match="expected values of voxel_iou, chamfer, mask_iou"):
+        comparison_picture(Oracle(), loader, samples[["sample_id", "category", "voxel_iou"]])
 
 
 def test_tiles_show_input_prediction_and_truth(loader):
