@@ -34,7 +34,7 @@ from PIL import Image, UnidentifiedImageError
 from scipy.io.matlab import MatReadError
 
 from recon3d.data.nmr_layout import SPLITS, VOXEL_RESOLUTION, canonical_category, in_table_order
-from recon3d.data.npz import DataFileError
+from recon3d.data.npz import DataFileError, write_bytes
 from recon3d.data.split_lists import WHERE_FROM, class_folder, read_splits
 from recon3d.geometry.cameras import dpc_cameras, dpc_extrinsics, object_to_shapenet, shapenet_to_object
 
@@ -220,7 +220,7 @@ def write_model(
     points: np.ndarray,
     voxels: np.ndarray,
 ) -> None:
-    """Write one object; its folder appears when it is complete. The same object gives the same bytes.
+    """Write one object; its cloud and its folder appear when each is complete. The same object gives the same bytes.
 
     Args:
         root: folder of the data set.
@@ -254,7 +254,7 @@ def _write_mat(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
     scipy.io.savemat(content, dict(arrays), oned_as="row")  # type: ignore[arg-type]
     content.getbuffer()[:116] = b"MATLAB 5.0 MAT-file".ljust(116)  # instead of a text with the date
-    path.write_bytes(content.getvalue())
+    write_bytes(path, content.getvalue())
 
 
 def fingerprint(catalogue: Catalogue) -> str:

@@ -129,9 +129,17 @@ def write_npz(path: Path, count: int, members: Mapping[str, Iterable[np.ndarray]
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file through a temporary file."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file through a temporary file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _write_items(stream: IO[bytes], where: str, count: int, items: Iterable[np.ndarray]) -> None:

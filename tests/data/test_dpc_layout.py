@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.io
@@ -69,6 +71,22 @@ def test_the_same_object_gives_the_same_bytes(tmp_path, monkeypatch):
     assert len(files) == 16
     for path in files:
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes(), path.name
+
+
+def test_a_cut_off_write_leaves_what_was_there(tmp_path, monkeypatch):
+    written(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+
+    def half(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    for name in ("m", "new"):
+        with pytest.raises(OSError, match="No space left"):
+            written(tmp_path, name, seed=4)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_the_official_lists(root):
