@@ -30,6 +30,8 @@ from recon3d.structures import ViewBatch
 
 logger = logging.getLogger(__name__)
 
+KEPT_BYTES = 128 * 2**20  # of ground truth in each process, about 900 objects of 10,000 points with voxels
+
 
 class ShapeNetPointsDataset(MultiViewDataset):
     """Objects of one split in the DPC layout.
@@ -63,9 +65,10 @@ class ShapeNetPointsDataset(MultiViewDataset):
             )
         self.has_voxels = bool(models) and all((model.folder / dpc_layout.VOXELS_FILE).is_file() for model in models)
         self._views: dict[Path, tuple[list[Path], Tensor]] = {}
+        self._truths: dict[Path, tuple[Tensor | None, Tensor | None]] = {}  # the one used last is the last
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_views": {}}  # each worker reads its own
+        return self.__dict__ | {"_views": {}, "_truths": {}}  # each worker reads its own
 
     def _read(self, group: int, row: int, views: tuple[int, ...]) -> ViewBatch:
         model = self.splits[group][row]
@@ -74,21 +77,36 @@ class ShapeNetPointsDataset(MultiViewDataset):
             positions = np.stack([dpc_layout.read_position(camera) for _, camera in files])
             self._views[model.folder] = [image for image, _ in files], torch.from_numpy(positions)
         images, positions_ = self._views[model.folder]
+        points, voxels = self._truth(model)
         rgba = _stack([images[view] for view in views], self.image_size)
         return ViewBatch(
             images=(rgba[:, :3] * (rgba[:, 3:] > 0))[None],  # straight colours, black behind, as for every data set
             masks=rgba[None, :, 3:],
             cameras=dpc_cameras(positions_[list(views)][None]),
-            points=self._points(model) if self.has_points else None,
-            voxels=torch.from_numpy(dpc_layout.read_voxels(model.folder))[None] if self.has_voxels else None,
+            points=points,
+            voxels=voxels,
             sample_id=(f"{model.category}/{model.id}/v{views[0]:02d}",),
             category=(model.category,),
         )
 
-    def _points(self, model: ModelFiles) -> Tensor:
-        assert model.cloud is not None
-        cloud = dpc_layout.read_cloud(model.cloud)
-        return torch.from_numpy(resample(cloud, self.n_points, f"{model.category}/{model.id}"))[None]
+    def _truth(self, model: ModelFiles) -> tuple[Tensor | None, Tensor | None]:
+        """Points and voxels of an object, kept: most methods train on images alone, and every draw would read these."""
+        truth = self._truths.pop(model.folder, None) or self._read_truth(model)
+        self._truths[model.folder] = truth
+        each = sum(value.nbytes for value in truth if value is not None)  # the same for every object
+        while len(self._truths) * each > KEPT_BYTES:
+            del self._truths[next(iter(self._truths))]
+        return truth
+
+    def _read_truth(self, model: ModelFiles) -> tuple[Tensor | None, Tensor | None]:
+        points = voxels = None
+        if self.has_points:
+            assert model.cloud is not None
+            cloud = dpc_layout.read_cloud(model.cloud)
+            points = torch.from_numpy(resample(cloud, self.n_points, f"{model.category}/{model.id}"))[None]
+        if self.has_voxels:
+            voxels = torch.from_numpy(dpc_layout.read_voxels(model.folder))[None]
+        return points, voxels
 
 
 def resample(cloud: np.ndarray, count: int, name: str) -> np.ndarray:

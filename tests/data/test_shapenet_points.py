@@ -10,6 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
+from recon3d.data import dpc_layout, shapenet_points
 from recon3d.data.npz import DataFileError
 from recon3d.data.shapenet_points import ShapeNetPointsDataModule, resample, resize
 from recon3d.data.view_sampling import balanced_plan
@@ -167,10 +168,37 @@ def test_damage_is_named_when_it_is_met(copy):
         ready(copy, image_size=0)
 
 
+def test_ground_truth_is_read_once_as_long_as_there_is_room(official, monkeypatch):
+    read, n_points = [], 4000
+    original = dpc_layout.read_cloud
+    monkeypatch.setattr(dpc_layout, "read_cloud", lambda path: read.append(path.stem) or original(path))
+    dataset = ready(official).datasets["train"]
+    first = [dataset[index, (0, 1)] for index in range(3)]
+    again = [dataset[index, (2,)] for index in range(3)]
+    assert read == ["a0", "a1", "c0"]
+    for one, other in zip(first, again, strict=True):
+        torch.testing.assert_close(one.points, other.points, atol=0, rtol=0)
+    monkeypatch.setattr(shapenet_points, "KEPT_BYTES", 2 * n_points * 12)  # two objects
+    read.clear()
+    small = ready(official).datasets["train"]
+    for index in (0, 1, 0, 2, 0, 1):  # the one used longest ago goes
+        small[index, (0,)]
+    assert read == ["a0", "a1", "c0", "a1"]
+
+
+def test_a_batch_is_no_window_on_what_is_kept(official):
+    module = ready(official, categories=["car"], batch_size=1)
+    batch = next(iter(module.train_dataloader()))
+    kept = batch.points.clone()
+    batch.points.zero_()
+    torch.testing.assert_close(next(iter(module.train_dataloader())).points, kept, atol=0, rtol=0)
+
+
 def test_it_pickles_small_after_reading(official):
     dataset = ready(official).datasets["train"]
     batch = dataset[2, (3, 1)]
     assert dataset._views and not pickle.loads(pickle.dumps(dataset))._views
+    assert dataset._truths and not pickle.loads(pickle.dumps(dataset))._truths
     assert pickle.loads(pickle.dumps(dataset))[2, (3, 1)].sample_id == batch.sample_id == ("car/c0/v03",)
 
 
