@@ -10,7 +10,8 @@ RECORD = Record(
     schema=SCHEMA, method="dpc", data=Data("tiny", "h", (), "test", "diagonal"), seed=0, preset="quick", input="RGB",
     supervision=(), measures={"chamfer": MeasureResult(6.6, 3, "x100", 1, False, {}, None, None)},
     measure_order=("chamfer",), cost=Cost(None, None, None, None, None),
-    provenance=Provenance("c", False, "2026-01-01T00:00:00+00:00", {}, "cpu", "numba", "0" * 64), paper=None, error=None,
+    provenance=Provenance("c", False, "2026-01-01T00:00:00+00:00", {}, "cpu", "numba", "0" * 64), paper=None,
+    error=None,
 )  # fmt: skip
 
 
