@@ -1,20 +1,17 @@
-"""The command line: `recon3d fit | validate | test` (LightningCLI) and the commands around them.
+"""The command line: `recon3d fit | validate | test` (LightningCLI) and the commands around them, in `recon3d.commands`.
 
-Imports are made inside the commands, so that `recon3d --help` and the tables do not wait for torch.
+What needs torch is imported inside functions, so that `recon3d --help` does not wait for it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from recon3d.apps.editing.command import Request
+from recon3d import commands
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test")
 
@@ -31,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.run not in (_bench, _data_open_shapes):
+    if rest and options.run not in (commands.bench, commands.data_open_shapes):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     options.overrides = rest
     try:
@@ -65,9 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="recon3d fit | validate | test: LightningCLI; recon3d fit --help lists every option.",
     )
     parser.add_argument("--debug", action="store_true", help="show the stack trace of an error")
-    commands = parser.add_subparsers(dest="command", required=True)
+    subparsers = parser.add_subparsers(dest="command", required=True)
 
-    bench = commands.add_parser(
+    bench = subparsers.add_parser(
         "bench", help="run one cell of the benchmark: fit, test, Record, table", allow_abbrev=False
     )
     bench.add_argument("--method", required=True, help="stem of configs/methods/<method>.yaml")
@@ -84,9 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         "Further arguments go to LightningCLI, such as --trainer.max_epochs 2 or --model.init_args.lr 1e-3; the Record "
         "of such a run goes below runs/with-<hash>/ and not into the leaderboard."
     )
-    bench.set_defaults(run=_bench)
+    bench.set_defaults(run=commands.bench)
 
-    suite = commands.add_parser(
+    suite = subparsers.add_parser(
         "suite", help="run what is not finished of a suite: rows times seeds", allow_abbrev=False
     )
     suite.add_argument("name", help="stem of benchmarks/suites/<name>.yaml")
@@ -96,14 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     suite.add_argument("--configs", type=Path, default=Path("configs"))
     suite.add_argument("--leaderboard", type=Path, default=Path("leaderboard"), help="benchmarks/ is beside it")
     suite.add_argument("--runs", type=Path, default=Path("runs"))
-    suite.set_defaults(run=_suite)
+    suite.set_defaults(run=commands.suite)
 
-    board = commands.add_parser("leaderboard", help="render the pages of the leaderboard from its Records")
+    board = subparsers.add_parser("leaderboard", help="render the pages of the leaderboard from its Records")
     board.add_argument("--check", action="store_true", help="write nothing, fail when a page is stale")
     board.add_argument("--leaderboard", type=Path, default=Path("leaderboard"))
-    board.set_defaults(run=_leaderboard)
+    board.set_defaults(run=commands.leaderboard)
 
-    data = commands.add_parser("data", help="make and check data sets").add_subparsers(dest="data", required=True)
+    data = subparsers.add_parser("data", help="make and check data sets").add_subparsers(dest="data", required=True)
     render = data.add_parser("render", help="meshes to the NMR or the DPC layout: images, voxels, points")
     render.add_argument("source", type=Path, help="<category>/<id>/model.*, or ShapeNetCore v1 or v2")
     render.add_argument("--out", type=Path, required=True)
@@ -118,23 +115,23 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--name", help="of the data set, in Records; default: the folder's")
     render.add_argument("--split-file", type=Path, help="CSV with id and split; found by itself in the source")
     render.add_argument("--workers", type=int)
-    render.set_defaults(run=_data_render)
+    render.set_defaults(run=commands.data_render)
     check = data.add_parser("check", help="counts, shapes, missing files, and whether the cameras fit the images")
     check.add_argument("target", help="name of a data set below RECON3D_DATA, or its folder")
     check.add_argument("--out", type=Path, help="where the contact sheet goes")
-    check.set_defaults(run=_data_check)
+    check.set_defaults(run=commands.data_check)
     shapes = data.add_parser("open-shapes", help="build 449 open meshes from Debian packages", add_help=False)
-    shapes.set_defaults(run=_data_open_shapes)
+    shapes.set_defaults(run=commands.data_open_shapes)
 
-    predict = commands.add_parser("predict", help="photographs to meshes")
+    predict = subparsers.add_parser("predict", help="photographs to meshes")
     predict.add_argument("images", type=Path, nargs="+")
     predict.add_argument("--checkpoint", type=Path, required=True)
     predict.add_argument("--out", type=Path, required=True)
     predict.add_argument("--format", choices=("glb", "obj", "ply"), default="glb")
     predict.add_argument("--mask", type=Path, nargs="+", help="masks of the images, in their order")
-    predict.set_defaults(run=_predict)
+    predict.set_defaults(run=commands.predict)
 
-    edit = commands.add_parser("edit", help="change shape and texture of a mesh through images of it")
+    edit = subparsers.add_parser("edit", help="change shape and texture of a mesh through images of it")
     edits = edit.add_subparsers(dest="edit", required=True)
     style = edits.add_parser("style", help="give a mesh the style of an image", allow_abbrev=False)
     _add_edit_options(style, steps=5000, lr_vertices=2.5e-4, lr_textures=5e-2)
@@ -142,14 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     style.add_argument("--content-weight", type=float, default=0.2, help="against moving vertices (default 0.2)")
     style.add_argument("--style-weight", type=float, default=1.0, help="for the style (default 1)")
     style.add_argument("--tv-weight", type=float, default=1e-4, help="against noise (default 1e-4)")
-    style.set_defaults(run=_edit_style)
+    style.set_defaults(run=commands.edit_style)
     dream = edits.add_parser("dream", help="let a mesh become what a network sees in it", allow_abbrev=False)
     _add_edit_options(dream, steps=1000, lr_vertices=5e-5, lr_textures=1e-2)
     dream.add_argument("--edge-weight", type=float, default=1e-4, help="for edges of one length (default 1e-4)")
-    dream.set_defaults(run=_edit_dream)
+    dream.set_defaults(run=commands.edit_dream)
 
-    kernels = commands.add_parser("kernels", help="which kernels and backends there are")
-    kernels.set_defaults(run=_kernels)
+    kernels = subparsers.add_parser("kernels", help="which kernels and backends there are")
+    kernels.set_defaults(run=commands.kernels)
     return parser
 
 
@@ -168,172 +165,3 @@ def _add_edit_options(parser: argparse.ArgumentParser, steps: int, lr_vertices: 
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--snapshot-every", type=int, default=20, help="updates (default 20)")
     parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
-
-
-def _bench(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.text import Text
-
-    from recon3d.bench.cell import Cell
-    from recon3d.bench.record import load_all
-    from recon3d.bench.runner import bench
-    from recon3d.bench.table import terminal_table
-
-    results = options.leaderboard / "results"
-    if options.overrides:
-        # A run with other numbers than the configs is not evidence of the cell, so it stays out of the leaderboard.
-        results = (
-            options.runs / f"with-{hashlib.sha256(' '.join(options.overrides).encode()).hexdigest()[:8]}" / "results"
-        )
-    cell = Cell(
-        method=options.method,
-        data=options.data,
-        preset=options.preset,
-        seed=options.seed,
-        overrides=("--trainer.devices", options.devices, *options.overrides),
-        loggers=("wandb",) if options.wandb else (),
-        configs=options.configs,
-        results=results,
-        runs=options.runs,
-    )
-    records = bench(cell, force=options.force)
-    console = Console()
-    console.print(terminal_table(load_all(cell.results / cell.data / cell.preset)))
-    console.print(f"Record: {cell.record_path}", soft_wrap=True)
-    if not records[-1].error:
-        picture = cell.folder(records[-1].provenance.config_hash) / "picture.png"
-        console.print(f"Picture: {picture}", soft_wrap=True)
-    failed = [record for record in records if record.error]
-    for record in failed:
-        console.print(Text(f"{record.method} failed: {record.error}", style="red"), soft_wrap=True)
-    return 1 if failed else 0
-
-
-def _suite(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from recon3d.bench.suite import SUITES, read, records
-    from recon3d.bench.suite_page import results
-    from recon3d.bench.suite_runner import run_suite
-
-    suite = read(options.leaderboard.parent / SUITES / f"{options.name}.yaml")
-    folder, runs = options.leaderboard / "suites" / options.name, options.runs / "suites" / options.name
-    done = run_suite(suite, folder, runs, options.configs, options.rows, options.seeds, options.force)
-    header, lines = results(suite, records(folder, suite))
-    table = Table(title=suite.title)
-    for title in header:
-        table.add_column(Text(title))
-    for line in lines:
-        table.add_row(*(Text(text, style="bold" if best else "") for text, best in line))
-    console = Console()
-    console.print(table)
-    failed = {key: record for key, record in done.items() if record.error}
-    for (name, seed), record in failed.items():
-        console.print(Text(f"row {name}, seed {seed} failed: {record.error}", style="red"), soft_wrap=True)
-    return 1 if failed else 0
-
-
-def _leaderboard(options: argparse.Namespace) -> int:
-    from recon3d.bench.table import check, write_all
-
-    if not options.check:
-        write_all(options.leaderboard)
-        return 0
-    stale = check(options.leaderboard)
-    for path in stale:
-        logging.getLogger("recon3d").error("stale: %s; run `make leaderboard` and commit", path)
-    return 1 if stale else 0
-
-
-def _data_render(options: argparse.Namespace) -> int:
-    from recon3d.data.rendering import render_dataset
-
-    report = render_dataset(
-        options.source,
-        options.out,
-        layout=options.layout,
-        views=options.views,
-        image_size=options.image_size,
-        categories=options.categories,
-        split_file=options.split_file,
-        scale=options.scale,
-        n_points=options.points,
-        name=options.name,
-        workers=options.workers,
-    )
-    logging.getLogger("recon3d").info("%s", report)
-    return 0
-
-
-def _data_check(options: argparse.Namespace) -> int:
-    from recon3d.data.checking import main as check
-
-    return check(options.target, options.out)
-
-
-def _data_open_shapes(options: argparse.Namespace) -> int:
-    from recon3d.data.open_shapes.__main__ import main as build
-
-    return build(options.overrides)
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from recon3d.apps.predict import main as predict
-
-    return predict(options.images, options.checkpoint, options.out, options.format, options.mask)
-
-
-def _edit_style(options: argparse.Namespace) -> int:
-    from recon3d.apps.editing.command import edit_style
-
-    weights = (options.content_weight, options.style_weight, options.tv_weight)
-    return edit_style(_edit_request(options), options.image, *weights)
-
-
-def _edit_dream(options: argparse.Namespace) -> int:
-    from recon3d.apps.editing.command import edit_dream
-
-    return edit_dream(_edit_request(options), options.edge_weight)
-
-
-def _edit_request(options: argparse.Namespace) -> Request:
-    from recon3d.apps.editing.command import Request
-    from recon3d.apps.editing.optimise import Schedule
-
-    schedule = Schedule(
-        steps=options.steps,
-        lr_vertices=options.lr_vertices,
-        lr_textures=options.lr_textures,
-        batch=options.batch,
-        image_size=options.image_size,
-        texture_size=options.texture_size,
-        seed=options.seed,
-        snapshot_every=options.snapshot_every,
-    )
-    return Request(
-        mesh=options.mesh,
-        out=options.out,
-        schedule=schedule,
-        weights=options.weights,
-        random_features=options.random_features,
-        device=options.device,
-        format=options.format,
-    )
-
-
-def _kernels(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
-    from recon3d.kernels.dispatch import environment_backend
-    from recon3d.kernels.listing import backends
-
-    table = Table("kernel", "backends by device, the default first", title="Kernels")
-    for name, devices in backends().items():
-        table.add_row(name, "\n".join(f"{device}: {', '.join(names)}" for device, names in devices.items()))
-    console = Console()
-    console.print(table)
-    console.print(f"RECON3D_BACKEND asks for: {environment_backend() or 'nothing, the default is taken'}")
-    return 0

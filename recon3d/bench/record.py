@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
+
+from recon3d.bench.typed_json import parse
 
 SCHEMA = 1
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
@@ -198,7 +198,7 @@ def load(path: Path) -> Record:
             file and the key.
     """
     try:
-        record = _read(Record, json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant), "")
+        record = parse(Record, path.read_text(encoding="utf-8"))
         _check_path(record, path)
     except ValueError as error:
         raise ValueError(f"{path} is not a readable Record; mend it, or delete it and run again: {error}") from error
@@ -222,7 +222,7 @@ def save(record: Record, path: Path) -> None:
     """
     try:
         text = json.dumps(asdict(record), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-        _read(Record, json.loads(text), "")
+        parse(Record, text)
         _check_path(record, path)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Record for {path} was not written: {error}") from error
@@ -285,35 +285,3 @@ def _check_path(record: Record, path: Path) -> None:
     expected = result_path(Path(), record.data.name, record.preset, record.method, record.seed)
     if path.absolute().parts[-3:] != expected.parts:
         raise ValueError(f"content says {expected.as_posix()}, the path says {'/'.join(path.absolute().parts[-3:])}.")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON; a missing value is null.")
-
-
-def _read(hint: Any, value: Any, where: str) -> Any:
-    """`value` (parsed JSON) as an instance of the type `hint`; errors start with the dotted path `where`."""
-    origin, args = get_origin(hint), get_args(hint)
-    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
-        hints = get_type_hints(hint)
-        names = {field.name for field in fields(hint)}
-        at = f"{where}: " if where else ""
-        if unknown := sorted(value.keys() - names):
-            raise ValueError(f"{at}unknown key {', '.join(unknown)}; known: {', '.join(sorted(names))}.")
-        if missing := sorted(names - value.keys()):
-            raise ValueError(f"{at}missing key {', '.join(missing)}.")
-        prefix = f"{where}." if where else ""
-        return hint(**{name: _read(hints[name], value[name], prefix + name) for name in names})
-    if origin is UnionType and NoneType in args:
-        return None if value is None else _read(args[0], value, where)
-    if origin is Literal and value in args:
-        return value
-    if origin is dict and isinstance(value, dict):
-        return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if origin is tuple and isinstance(value, list) and (args[1] is Ellipsis or len(value) == len(args)):
-        return tuple(_read(args[0], item, f"{where}.{index}") for index, item in enumerate(value))
-    if hint is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if hint in (str, bool, int) and type(value) is hint:
-        return value
-    raise ValueError(f"{where or 'top level'}: expected {getattr(hint, '__name__', hint)}, got {value!r}.")
