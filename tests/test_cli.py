@@ -97,7 +97,7 @@ def test_help_of_lightnings_commands():
         (["data", "check", "synthetic", "--force"], "unknown arguments: --force"),
         (["predict", "a.png", "--checkpoint", "c", "--out", "o", "--fromat", "obj"], "--fromat"),
         (["predict", "a.png", "--checkpoint", "c", "--out", "o", "--format", "stl"], "invalid choice: 'stl'"),
-        (["data", "render", "meshes", "--out", "o", "--views", "36"], "invalid choice: 36"),
+        (["data", "render", "meshes", "--out", "o", "--layout", "r2n2"], "invalid choice: 'r2n2'"),
         (["edit", "style", "a.obj", "--out", "o"], "required: --image"),
         (["edit", "dream", "a.obj"], "required: --out"),
         (["edit", "dream", "a.obj", "--out", "o", "--image", "b.png"], "unknown arguments: --image b.png"),
