@@ -9,6 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from recon3d.losses.effective import effective_loss
+from recon3d.methods.effective_loss import EffectiveLossPC
 
 V = 32
 FOCAL, DISTANCE = 1.875, 2.0  # DPC's camera, in image widths
@@ -100,9 +101,19 @@ def test_m1_alone_brings_a_broad_cloud_inside():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
-def test_the_defaults_keep_points_inside_from_both_starts(start):
+def test_a_pairwise_weight_of_a_hundredth_keeps_points_inside_from_both_starts(start):
+    """The value to take for points without a network."""
     inside, _ = fit(start, 0.01)
     assert inside >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS)
+def test_the_shipped_pairwise_weight_keeps_most_points_inside_from_both_starts(start):
+    # The default of 1 is for a network; points without one it drives over the boundary. Inside are 95.3 % from the
+    # broad and 89.3 % from the tight start, where 0.01 has 99.0 % and 100 %.
+    inside, _ = fit(start, EffectiveLossPC().loss_weights["pairwise"])
+    assert inside >= 0.85
 
 
 @pytest.mark.slow
