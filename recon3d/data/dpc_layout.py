@@ -33,7 +33,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from scipy.io.matlab import MatReadError
 
-from recon3d.data.nmr_layout import SPLITS, VOXEL_RESOLUTION, canonical_category, in_table_order
+from recon3d.data.nmr_layout import VOXEL_RESOLUTION, SplitTable, canonical_category
 from recon3d.data.npz import DataFileError, write_bytes
 from recon3d.data.split_lists import WHERE_FROM, class_folder, read_splits
 from recon3d.geometry.cameras import dpc_cameras, dpc_extrinsics, object_to_shapenet, shapenet_to_object
@@ -56,21 +56,11 @@ class ModelFiles:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalogue(SplitTable):
     """What a folder in the DPC layout holds: the objects of each category and split, in the order of the lists."""
 
     root: Path
     splits: dict[tuple[str, str], tuple[ModelFiles, ...]]
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Categories present, the 13 of ShapeNet first, in the papers' order."""
-        return in_table_order({category for category, _ in self.splits})
-
-    def describe(self) -> str:
-        """One line: the splits there are, category by category."""
-        have = {name: [s for s in SPLITS if (name, s) in self.splits] for name in self.categories}
-        return "; ".join(f"{name}: {', '.join(splits)}" for name, splits in have.items()) or "nothing"
 
 
 def is_dpc_layout(root: Path) -> bool:

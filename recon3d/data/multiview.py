@@ -7,17 +7,17 @@ its folder, how an object is read, and which views an evaluation shows; options,
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from recon3d.data.base import ReconstructionDataModule, ResumableLoader, resolve_root
 from recon3d.data.description import read_description
-from recon3d.data.nmr_layout import canonical_category
+from recon3d.data.nmr_layout import SplitTable, canonical_category
 from recon3d.data.npz import DataFileError
 from recon3d.data.view_sampling import ViewIndex, balanced_plan, shuffled_plan, world_size
 from recon3d.structures import ViewBatch
@@ -49,21 +49,6 @@ class MultiViewDataset(Dataset[ViewBatch]):
     @abstractmethod
     def _read(self, group: int, row: int, views: tuple[int, ...]) -> ViewBatch:
         """Object number `row` of category number `group`."""
-
-
-class Contents(Protocol):
-    """What is in the folder of a data set, as its layout's `scan` gives it."""
-
-    @property
-    def splits(self) -> Mapping[tuple[str, str], object]:
-        """By category and split."""
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        """Categories present, in table order."""
-
-    def describe(self) -> str:
-        """One line: the splits there are, category by category."""
 
 
 class MultiViewDataModule(ReconstructionDataModule):
@@ -136,7 +121,7 @@ class MultiViewDataModule(ReconstructionDataModule):
 
     @property
     @abstractmethod
-    def inventory(self) -> Contents:
+    def inventory(self) -> SplitTable:
         """What is in the folder."""
         return self._scan()
 

@@ -15,7 +15,7 @@ Layout of Kato et al., "Neural 3D Mesh Renderer", CVPR 2018 (released with its r
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,13 +108,10 @@ class SplitArrays:
         return len(self.ids)
 
 
-@dataclass(frozen=True)
-class Inventory:
-    """What a folder in the NMR layout holds. `unknown`: .npz files whose name does not fit the layout."""
+class SplitTable:
+    """What a folder holds, by category and split, whatever its layout."""
 
-    root: Path
-    splits: dict[tuple[str, str], SplitFiles]
-    unknown: tuple[Path, ...]
+    splits: Mapping[tuple[str, str], object]
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -125,6 +122,15 @@ class Inventory:
         """One line: the splits there are, category by category."""
         have = {name: [s for s in SPLITS if (name, s) in self.splits] for name in self.categories}
         return "; ".join(f"{name}: {', '.join(splits)}" for name, splits in have.items()) or "nothing"
+
+
+@dataclass(frozen=True)
+class Inventory(SplitTable):
+    """What a folder in the NMR layout holds. `unknown`: .npz files whose name does not fit the layout."""
+
+    root: Path
+    splits: dict[tuple[str, str], SplitFiles]
+    unknown: tuple[Path, ...]
 
 
 def scan(root: Path) -> Inventory:
