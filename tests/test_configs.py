@@ -96,4 +96,6 @@ def test_every_data_set_builds(data):
 def test_every_preset_of_a_method_names_a_method():
     named = {path.parent.name: path.stem for path in (CONFIGS / "presets").glob("*/*.yaml")}
     assert set(named) <= set(PRESETS)
-    assert {path.stem for path in (CONFIGS / "presets").glob("*/*.yaml")} <= set(METHODS)
+    variants = {path.stem for path in (CONFIGS / "variants").glob("*.yaml")}
+    assert {path.stem for path in (CONFIGS / "presets").glob("*/*.yaml")} <= variants | set(METHODS)
+    assert {name.partition("-")[0] for name in variants} <= set(METHODS)
