@@ -62,10 +62,11 @@ class EffectiveLossVoxels(EffectiveLossPC):
     def losses(self, batch: ViewBatch, recon: Reconstruction) -> dict[str, Tensor]:
         """`unary` and `pairwise`, of cells drawn with torch's global generator."""
         assert isinstance(recon, MassReconstruction) and recon.mass is not None
-        mass = recon.mass.flatten(1)
+        mass = recon.mass.flatten(1).float()
         drawn = torch.multinomial(mass.detach(), self.n_points, replacement=True)
         share = mass.gather(1, drawn)
-        return self.cloud_losses(batch, _cell_centers(drawn, recon.mass.shape[1]), share / share.detach())
+        with torch.autocast(mass.device.type, enabled=False):  # as for the points, see `SilhouettePointCloud.losses`
+            return self.cloud_losses(batch, _cell_centers(drawn, recon.mass.shape[1]), share / share.detach())
 
     def cloud_losses(self, batch: ViewBatch, points: Tensor, mass: Tensor) -> dict[str, Tensor]:
         """The losses of points (B, N, 3) with masses (B, N), mean 1."""

@@ -223,3 +223,13 @@ def test_a_voxel_method_made_in_python_is_loaded_from_its_checkpoint(tmp_path):
     trainer.save_checkpoint(tmp_path / "some.ckpt")
     loaded = load_method(tmp_path / "some.ckpt")
     assert loaded.lr == 3e-4 and loaded.n_points == method.n_points
+
+
+@pytest.mark.parametrize("kind", [EffectiveLossPC, EffectiveLossVoxels])
+def test_the_losses_are_in_full_precision_under_autocast(kind, full_batch):
+    method = kind(**SMALL, **({"channels": (16, 8, 8)} if kind is EffectiveLossVoxels else {}))
+    batch = full_batch(objects=1, views=4, size=SIZE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = method.losses(batch, method(batch.inputs(3)))
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+    sum(losses.values()).backward()

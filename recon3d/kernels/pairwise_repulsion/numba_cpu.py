@@ -93,7 +93,7 @@ def _exp_negative(x):
 
 
 @njit(cache=True, **FAST)
-def _add_gauss(px, py, others, theta, one, tiny, sums):
+def _add_gauss(px, py, others, theta, one, sums):
     """Add the pairs of the point (px, py) with `others` (x, y, w, a; each n) to `sums` (A, B, C x, C y, D x, D y)."""
     x, y, w, a = others
     scale = -one / (theta * theta)
@@ -148,7 +148,7 @@ def _add_exp(px, py, others, theta, one, tiny, sums):
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def _all_sums(x, y, w, a, gauss, theta, one, tiny, rows_of_all, sums):
-    """Sums of every point (B, N, 6) from coordinates, weights and a (B, N)."""
+    """Sums of every point (B, N, 6) from coordinates, weights and a (B, N); `one` and `tiny` have their type."""
     batch, n = x.shape
     blocks = (n + ROWS - 1) // ROWS
     for task in prange(batch * blocks):
@@ -174,8 +174,8 @@ def _all_sums(x, y, w, a, gauss, theta, one, tiny, rows_of_all, sums):
             before = kept[0, :end], kept[1, :end], kept[2, :end], kept[3, :end]
             after = kept[0, begin:count], kept[1, begin:count], kept[2, begin:count], kept[3, begin:count]
             if gauss:
-                _add_gauss(px, py, before, theta, one, tiny, sums[b, m])
-                _add_gauss(px, py, after, theta, one, tiny, sums[b, m])
+                _add_gauss(px, py, before, theta, one, sums[b, m])
+                _add_gauss(px, py, after, theta, one, sums[b, m])
             else:
                 _add_exp(px, py, before, theta, one, tiny, sums[b, m])
                 _add_exp(px, py, after, theta, one, tiny, sums[b, m])
