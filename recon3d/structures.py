@@ -12,7 +12,8 @@ Conventions of the whole project, written once, here:
   the NMR data set with z negated, because NMR's screen is left-handed and PyTorch3D's is not. Fronts face +X.
 - **Voxels**: bool grids indexed **[y, x, z]** of the object frame, R = 32; cell of a coordinate v is
   ``floor((R-1) v + R/2)``. This is the index order of the NMR ground-truth files.
-- **Images**: float32 RGB in [0, 1], not normalised, background black; **masks**: float32 in [0, 1].
+- **Images**: float32 RGB in [0, 1], not normalised; renders have a black background, photographs their own, and white
+  where a crop leaves the picture. **Masks**: float32 in [0, 1].
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
+from pytorch3d.renderer.mesh.textures import TexturesBase
 from pytorch3d.structures import Meshes
 from torch import Tensor
 
@@ -106,8 +108,8 @@ class ViewBatch:
         points: (B, P, 3) ground-truth surface samples in the object frame.
         normals: (B, P, 3) unit normals of `points`.
         voxels: (B, R, R, R) bool.
-        keypoints: (B, V, K, 3): x, y in NDC, visibility 0 or 1.
-        parts: (B, V, C, H, W) part probabilities.
+        keypoints: (B, V, K, 3): x, y in NDC, visibility 0 or 1; x and y are 0 where it is 0.
+        parts: (B, V, C, H, W) part probabilities in [0, 1]; channel 0 is the background.
         sample_id: B unique names, such as ``car/0007/v03``.
         category: B category names.
     """
@@ -204,16 +206,20 @@ class Reconstruction:
     A method that needs more for its losses subclasses this with typed fields; evaluation reads these fields only.
 
     Attributes:
-        mesh: batch of B meshes; colour or texture in `mesh.textures`.
+        mesh: batch of B meshes; colour or texture in `mesh.textures`, which needs no light.
         points: (B, N, 3).
         voxels: (B, R, R, R) bool, index order [y, x, z].
         camera: predicted camera of the input view, leading shape (B,).
+        plain_textures: of the same mesh, without what the method adds to its texture for the sake of training.
+        flow: (B, F, K, 2) where each face took its texture: K points of the input image, in NDC.
     """
 
     mesh: Meshes | None = None
     points: Tensor | None = None
     voxels: Tensor | None = None
     camera: Camera | None = None
+    plain_textures: TexturesBase | None = None
+    flow: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.mesh is None and self.points is None and self.voxels is None:
