@@ -42,6 +42,7 @@ class ReconstructionMethod(LightningModule):
 
     paper: ClassVar[Paper | None] = None  # None: a baseline without one
     in_channels: ClassVar[int] = 3  # 4: RGB and mask, an advantage that tables show
+    photographs: ClassVar[bool] = False  # trained on photographs with their background, not on renders
     # An argument may decide these three.
     needs: frozenset[str] = frozenset()  # ViewBatch fields used in training (supervision); none: no training
     min_views: int = 1  # views per object that training needs
