@@ -3,10 +3,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pytorch3d.renderer import FoVPerspectiveCameras, MeshRasterizer, RasterizationSettings, look_at_view_transform
+from pytorch3d.renderer import (
+    FoVPerspectiveCameras,
+    MeshRasterizer,
+    RasterizationSettings,
+    TexturesAtlas,
+    TexturesUV,
+    TexturesVertex,
+    look_at_view_transform,
+)
 from pytorch3d.structures import Meshes
 
-from recon3d.geometry.cameras import look_at_camera
+from recon3d.geometry.cameras import look_at_camera, to_pytorch3d
 from recon3d.geometry.templates import icosphere
 from recon3d.renderers.hard import gather_faces, render_hard
 
@@ -220,7 +228,115 @@ def test_the_result_carries_no_gradient():
     assert not render.mask.requires_grad and not render.image.requires_grad
 
 
-def test_orthographic_cameras_are_refused():
+def weak(views=VIEWS):
+    """The same views through orthographic cameras, with an anisotropic scale and off centre."""
+    camera = cameras(views)
+    n = len(camera.T)
+    return replace(
+        camera,
+        focal=torch.tensor([[1.5, 1.3]]).expand(n, 2),
+        center=torch.tensor([[0.103, -0.057]]).expand(n, 2),
+        orthographic=True,
+    )
+
+
+def by_pytorch3d(camera, verts, faces, size, textures=None):
+    """Fragments, and the colours that PyTorch3D samples with them."""
+    settings = RasterizationSettings(image_size=size, faces_per_pixel=1, bin_size=0)
+    meshes = Meshes(verts, faces, textures)
+    fragments = MeshRasterizer(to_pytorch3d(camera), settings)(meshes)
+    return fragments, None if textures is None else meshes.sample_textures(fragments)[..., 0, :].permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("backend", ["numba", "reference"])
+def test_orthographic_masks_and_depths_are_those_of_pytorch3d(backend):
     verts, faces = blob()
-    with pytest.raises(ValueError, match="render_hard: expected perspective cameras, got orthographic"):
-        render_hard(verts[None], faces, replace(frontal(), orthographic=True), 8)
+    render = render_hard(verts.expand(3, -1, -1), faces, weak(), 48, backend=backend)
+    fragments, _ = by_pytorch3d(weak(), [verts] * 3, [faces] * 3, 48)
+    expected = fragments.pix_to_face[..., 0] >= 0
+    assert 0.05 < expected.float().mean() < 0.6
+    assert torch.equal(render.mask[:, 0], expected.float())
+    error = (render.depth[:, 0][expected] - fragments.zbuf[..., 0][expected]).abs()
+    assert error.quantile(0.95) < 1e-5 and error.max() < 5e-4, "the single precision of faces seen edge on"
+    assert bool((render.depth[:, 0][~expected] == math.inf).all())
+
+
+def test_orthographic_depth_and_colours_are_linear_on_the_screen():
+    # A plane z = 0.4 x through a camera at 2: depth 2 - z, colours of its corners are their x.
+    verts = torch.tensor([[[-0.5, -0.5, -0.2], [0.5, -0.5, 0.2], [0.5, 0.5, 0.2], [-0.5, 0.5, -0.2]]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    camera = replace(frontal(), focal=torch.full((1, 2), 2.0), orthographic=True)
+    colors = (verts[:, faces][..., :1] + 0.5).expand(-1, -1, -1, 3)
+    render = render_hard(verts, faces, camera, 16, colors, lit=False)
+    x = (((2 * torch.arange(16) + 1) / 16 - 1) / 2).expand(16, 16)  # to the right
+    assert bool(render.mask.all())
+    torch.testing.assert_close(render.depth[0, 0], 2 - 0.4 * x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(render.image[0], (x + 0.5).expand(3, 16, 16), atol=1e-6, rtol=0)
+    # A flat mesh has no depth to normalise by; and an orthographic camera has nothing behind it.
+    flat = render_hard(verts * torch.tensor([1.0, 1, 0]) + torch.tensor([0, 0, 5.0]), faces, camera, 8)
+    assert bool((flat.depth == -3.0).all())
+
+
+def test_orthographic_shading_is_turned_towards_the_axis():
+    # Far from the centre: seen along the axis it faces the viewer, from a point at the origin it would face away.
+    verts = torch.tensor([[[0.4, -0.2, 0.0], [0.4, 0.2, 0.0], [0.5, 0.0, -1.0]]])
+    camera = replace(frontal(), focal=torch.full((1, 2), 1.5), orthographic=True)
+    for turned in ([[0, 1, 2]], [[0, 2, 1]]):
+        image = render_hard(verts, torch.tensor(turned), camera, 64, torch.ones(1, 3)).image
+        normal = torch.nn.functional.normalize(
+            torch.tensor([-1.0, 0.0, -0.1]), dim=0
+        )  # in view space, -z to the viewer
+        assert image.max().item() == pytest.approx(0.5 + 0.5 * max(0.0, float(normal @ LIGHT)), abs=1e-5)
+
+
+@pytest.mark.parametrize("camera", [cameras()[:2], weak()[:2]], ids=["perspective", "orthographic"])
+@pytest.mark.parametrize("kind", ["vertex", "atlas", "uv"])
+def test_textures_are_sampled_as_by_pytorch3d(camera, kind):
+    verts, faces = blob()
+    generator = torch.Generator().manual_seed(0)
+    half = len(faces) // 2
+    lists = [faces, faces[:half]]  # of different length, so that packing matters
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator)
+
+    def textures():
+        generator.manual_seed(0)
+        if kind == "vertex":
+            return TexturesVertex([uniform(len(verts), 3) for _ in range(2)])
+        if kind == "atlas":
+            return TexturesAtlas([uniform(len(own), 4, 4, 3) for own in lists])
+        corners = torch.arange(3 * len(faces)).reshape(-1, 3)
+        uvs = [uniform(3 * len(own), 2) for own in lists]
+        return TexturesUV(uniform(2, 9, 7, 3), [corners, corners[:half]], uvs)
+
+    _, expected = by_pytorch3d(camera, [verts] * 2, lists, 40, textures())
+    padded = torch.cat([faces[None], torch.cat([faces[:half], torch.full((len(faces) - half, 3), -1)])[None]])
+    given, untouched = textures(), textures()
+    came = render_hard(verts.expand(2, -1, -1), padded, camera, 40, lit=False, textures=given)
+    assert 0.1 < came.mask.mean() < 0.6
+    error = ((came.image - expected) * came.mask).abs().amax(dim=1)
+    assert error.quantile(0.99) < 1e-4, "single precision chooses another texel on a border, or shifts a sliver's"
+    assert error.max() < 0.01 or kind == "atlas"
+    # Shading multiplies, and what was given is not written to.
+    lit = render_hard(verts.expand(2, -1, -1), padded, camera, 40, textures=given)
+    shade = render_hard(verts.expand(2, -1, -1), padded, camera, 40, torch.ones(len(faces), 3))
+    torch.testing.assert_close(lit.image, came.image * shade.image)
+    counts = ("_num_faces_per_mesh", "_num_verts_per_mesh")
+    assert all(vars(given).get(name) == vars(untouched).get(name) for name in counts)
+
+
+def test_colours_without_light_are_as_given():
+    verts, faces = blob()
+    colors = torch.tensor([[0.2, 0.5, 0.9]]).expand(len(faces), 3)
+    render = render_hard(verts[None], faces, frontal(), 16, colors, lit=False)
+    assert torch.equal(render.image, render.mask * torch.tensor([0.2, 0.5, 0.9]).reshape(1, 3, 1, 1))
+
+
+def test_a_surface_has_one_colour_of_three_channels():
+    verts, faces = blob()
+    textures = TexturesVertex(torch.rand(1, len(verts), 3))
+    with pytest.raises(ValueError, match="expected face_colors or textures, got both"):
+        render_hard(verts[None], faces, frontal(), 8, torch.ones(len(faces), 3), textures=textures)
+    with pytest.raises(ValueError, match="expected colours of 3 channels, got 5"):
+        render_hard(verts[None], faces, frontal(), 8, textures=TexturesVertex(torch.rand(1, len(verts), 5)))
