@@ -10,24 +10,42 @@ render` reads it. `write_textured_mesh` turns nothing; give it ``object_to_gltf(
 from __future__ import annotations
 
 import io
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import trimesh
 from PIL import Image
+from pytorch3d.renderer import TexturesUV
+from pytorch3d.renderer.mesh.rasterizer import Fragments
 from torch import Tensor
 from trimesh.exchange.gltf import export_glb
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from recon3d.apps.whole_file import write_whole
+from recon3d.apps.whole_file import write_together, write_whole
 
 MeshFormat = Literal["glb", "obj", "ply"]
 FORMATS: tuple[str, ...] = get_args(MeshFormat)
 TEXTURED_FORMATS = ("glb", "obj")
 GREY = 0.7  # colour of a mesh that has none
+CLAMP_TO_EDGE, LINEAR = 33071, 9729  # glTF 2.0, section 5.26
+
+
+class TextureMap(NamedTuple):
+    """A texture as `write_textured_mesh` takes it.
+
+    Attributes:
+        uv: (U, 2) in [0, 1], u to the right and v upwards from the lower left corner of the image.
+        face_uv: (F, 3) into `uv`.
+        image: RGB.
+    """
+
+    uv: Tensor
+    face_uv: Tensor
+    image: Image.Image
 
 
 def object_to_gltf(points: Tensor) -> Tensor:
@@ -81,7 +99,8 @@ def textured_mesh_files(path: Path) -> tuple[Path, ...]:
     """The files that `write_textured_mesh` makes of a path.
 
     Returns:
-        The path; for OBJ also ``<stem>.mtl`` and ``<stem>.png`` beside it, with ``_`` for the spaces of the stem.
+        The path; for OBJ also ``<stem>.mtl`` and ``<stem>-texture.png`` beside it, with ``_`` for the spaces of the
+        stem.
 
     Raises:
         ValueError: the suffix is none of `TEXTURED_FORMATS`.
@@ -93,18 +112,19 @@ def textured_mesh_files(path: Path) -> tuple[Path, ...]:
     if kind == "glb":
         return (path,)
     stem = "_".join(path.stem.split())  # readers disagree on names with spaces inside OBJ and MTL
-    return (path, path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}.png"))
+    return (path, path.with_name(f"{stem}.mtl"), path.with_name(f"{stem}-texture.png"))
 
 
 def write_textured_mesh(
-    path: Path, verts: Tensor, faces: Tensor, uv: Tensor, face_uv: Tensor, texture: Image.Image
+    path: Path, verts: Tensor, faces: Tensor, uv: Tensor, face_uv: Tensor, texture: Image.Image, unlit: bool = False
 ) -> tuple[Path, ...]:
     """Write one mesh with a texture; the suffix of the path chooses the format.
 
-    GLB holds everything in one file: vertices are split where their faces disagree on the texture coordinate, normals
-    are smooth across the split, the material is matte and two-sided. OBJ keeps vertices and texture coordinates apart,
-    each in its number and order, and comes with a material and a texture beside it. In both the faces keep their order,
-    and the texture is an sRGB PNG with the pixels given. Each file appears whole or not at all, the one at `path` last.
+    GLB holds everything in one file: vertices are split where their faces disagree on the texture coordinate and
+    nowhere else, normals are smooth across the split, the material is two-sided and matte, or takes no light. OBJ keeps
+    vertices and texture coordinates apart, each in its number and order, and comes with a material and a texture beside
+    it. In both the faces keep their order, and the texture is an sRGB PNG with the pixels given. All files appear whole
+    or none does.
 
     Args:
         path: ``*.glb`` or ``*.obj``, in a folder that is there.
@@ -113,6 +133,8 @@ def write_textured_mesh(
         uv: (U, 2) in [0, 1], u to the right and v **upwards** from the lower left corner of the image.
         face_uv: (F, 3) into `uv`: the texture coordinate of each corner.
         texture: RGB, sRGB values.
+        unlit: the texture already holds its light. GLB says so by KHR_materials_unlit (a viewer that does not know it
+            shows the matte material), OBJ by ``illum 0``.
 
     Returns:
         `textured_mesh_files` of the path.
@@ -136,22 +158,68 @@ def write_textured_mesh(
         raise ValueError(f"write_textured_mesh: {path}: expected an RGB texture, got mode {texture.mode}.")
     v, f, vt, ft = (value.detach().cpu().numpy() for value in (verts, faces, uv, face_uv))
     if len(files) == 1:
-        write_whole(path, _textured_glb(v, f, vt, ft, texture))
+        write_whole(path, _textured_glb(v, f, vt, ft, texture, unlit))
         return files
     _, material, picture = files
     encoded = io.BytesIO()
     texture.save(encoded, format="png")
-    write_whole(picture, encoded.getvalue())
     # Ka, Kd, Ks: ambient and diffuse white, so that the texture is shown as it is, and no highlight.
-    write_whole(material, f"newmtl texture\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n".encode())
-    write_whole(path, _textured_obj(v, f, vt, ft, material.name).encode())
+    illum = 0 if unlit else 1
+    mtl = f"newmtl texture\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum {illum}\nmap_Kd {picture.name}\n"
+    obj = _textured_obj(v, f, vt, ft, material.name)
+    write_together({picture: encoded.getvalue(), material: mtl.encode(), path: obj.encode()})
     return files
 
 
+def texture_map(textures: TexturesUV) -> TextureMap:
+    """The UV map of one mesh, with 8 bits, for files.
+
+    PyTorch3D's v points upwards as here. Its u and v of 0 and 1 are, by default (`align_corners`), the **centres** of
+    the outermost texels; in files they are the edges of the image, so the coordinates shrink by half a texel.
+
+    Raises:
+        ValueError: not one map of three channels, or coordinates outside [0, 1], which programs repeat or clamp as they
+            like.
+    """
+    maps = textures.maps_padded()
+    if maps.ndim != 4 or len(maps) != 1 or maps.shape[-1] != 3:
+        raise ValueError(f"texture_map: expected one map (1, H, W, 3), got {tuple(maps.shape)}.")
+    uv = textures.verts_uvs_list()[0].detach().cpu()
+    if not bool(((uv >= 0) & (uv <= 1)).all()):
+        raise ValueError(
+            f"texture_map: expected texture coordinates in [0, 1], got {float(uv.min()):g} to {float(uv.max()):g}."
+        )
+    if textures.align_corners:
+        size = uv.new_tensor([maps.shape[2], maps.shape[1]])
+        uv = (uv * (size - 1) + 0.5) / size
+    pixels = (maps[0].detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
+    return TextureMap(uv, textures.faces_uvs_list()[0].cpu(), Image.fromarray(pixels))
+
+
+def vertex_colors(textures: TexturesUV, faces: Tensor, n_verts: int) -> Tensor:
+    """Colours (V, 3) of the vertices of one mesh: the mean of the map over the corners of their faces.
+
+    A vertex of no face is black.
+
+    Args:
+        textures: of one mesh.
+        faces: (F, 3) of the same mesh.
+        n_verts: V.
+    """
+    index = torch.arange(len(faces), device=faces.device)[None, :, None, None].expand(1, -1, 3, 1)
+    corners = torch.eye(3, device=faces.device).expand(1, len(faces), 3, 3).unsqueeze(3)
+    nothing = torch.zeros(index.shape, device=faces.device)
+    seen = textures.sample_textures(Fragments(index, nothing, corners, nothing)).reshape(-1, 3)
+    flat = faces.reshape(-1)
+    total = seen.new_zeros(n_verts, 3).index_add_(0, flat, seen)
+    return total / flat.bincount(minlength=n_verts).clamp(min=1)[:, None]
+
+
 def _textured_glb(
-    verts: np.ndarray, faces: np.ndarray, uv: np.ndarray, face_uv: np.ndarray, texture: Image.Image
+    verts: np.ndarray, faces: np.ndarray, uv: np.ndarray, face_uv: np.ndarray, texture: Image.Image, unlit: bool
 ) -> bytes:
-    corners = np.stack([faces.reshape(-1), face_uv.reshape(-1)], axis=1)
+    uv, same = np.unique(uv, axis=0, return_inverse=True)  # coordinates of one value are no seam
+    corners = np.stack([faces.reshape(-1), same.reshape(-1)[face_uv].reshape(-1)], axis=1)
     split, index = np.unique(corners, axis=0, return_inverse=True)
     normals = trimesh.Trimesh(verts, faces, process=False).vertex_normals
     material = PBRMaterial(baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
@@ -162,8 +230,20 @@ def _textured_glb(
         visual=TextureVisuals(uv=uv[split[:, 1]], material=material),
         process=False,
     )
-    content: bytes = export_glb(trimesh.Scene(mesh), include_normals=True)
+    finish = partial(_finish_texture, unlit=unlit)
+    content: bytes = export_glb(trimesh.Scene(mesh), include_normals=True, tree_postprocessor=finish)
     return content
+
+
+def _finish_texture(tree: dict[str, Any], unlit: bool) -> None:
+    """No wrap-around at the edges of the image, which is glTF's default, and no light if the texture holds it."""
+    tree["samplers"] = [{"wrapS": CLAMP_TO_EDGE, "wrapT": CLAMP_TO_EDGE, "magFilter": LINEAR}]
+    for texture in tree["textures"]:
+        texture["sampler"] = 0
+    if unlit:
+        tree["extensionsUsed"] = ["KHR_materials_unlit"]
+        for material in tree["materials"]:
+            material["extensions"] = {"KHR_materials_unlit": {}}
 
 
 def _textured_obj(verts: np.ndarray, faces: np.ndarray, uv: np.ndarray, face_uv: np.ndarray, material: str) -> str:

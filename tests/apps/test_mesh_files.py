@@ -8,13 +8,18 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from pytorch3d.renderer import TexturesUV
+from pytorch3d.renderer.mesh.rasterizer import Fragments
+from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from recon3d.apps.mesh_files import (
     FORMATS,
     TEXTURED_FORMATS,
     object_to_gltf,
+    texture_map,
     textured_mesh_files,
+    vertex_colors,
     write_mesh,
     write_textured_mesh,
 )
@@ -151,7 +156,7 @@ def test_a_texture_comes_back_the_same(tmp_path: Path, textured, kind: str) -> N
     verts, faces, uv, face_uv, texture = textured
     path = tmp_path / f"two faces.{kind}"
     written = write_textured_mesh(path, *textured)
-    names = {"glb": {"two faces.glb"}, "obj": {"two faces.obj", "two_faces.mtl", "two_faces.png"}}[kind]
+    names = {"glb": {"two faces.glb"}, "obj": {"two faces.obj", "two_faces.mtl", "two_faces-texture.png"}}[kind]
     assert written == textured_mesh_files(path)
     assert {file.name for file in written} == names == {file.name for file in tmp_path.iterdir()}
     back = read(path)
@@ -227,3 +232,100 @@ def test_textured_meshes_that_cannot_be_written(tmp_path: Path, textured) -> Non
         with pytest.raises(ValueError, match=message):
             write_textured_mesh(**(good | change))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(params=[True, False], ids=["centres", "edges"])
+def uv_textures(textured, request: pytest.FixtureRequest) -> TexturesUV:
+    """The two triangles with a map that no turn or mirror leaves as it is, of exact 8-bit values."""
+    _, _, uv, face_uv, texture = textured
+    maps = torch.from_numpy(np.array(texture)).float() / 255
+    return TexturesUV(maps[None], face_uv[None], uv[None].float(), align_corners=request.param)
+
+
+def sampled(textures: TexturesUV, bary: Tensor) -> Tensor:
+    """PyTorch3D's colours (F, N, 3) at barycentric coordinates (N, 3) of each face."""
+    faces = len(textures.faces_uvs_list()[0])
+    index = torch.arange(faces)[None, :, None, None].expand(1, -1, len(bary), 1)
+    coordinates = bary.expand(1, faces, -1, -1).unsqueeze(3)
+    return textures.sample_textures(Fragments(index, torch.zeros(index.shape), coordinates, torch.zeros(index.shape)))[
+        0, :, :, 0
+    ]
+
+
+@pytest.mark.parametrize("kind", TEXTURED_FORMATS)
+def test_a_uv_map_shows_what_pytorch3d_shows(tmp_path: Path, textured, uv_textures: TexturesUV, kind: str) -> None:
+    verts, faces = textured[:2]
+    path = tmp_path / f"a.{kind}"
+    write_textured_mesh(path, verts, faces, *texture_map(uv_textures), unlit=True)
+    back = read(path)
+    image = back.visual.material.baseColorTexture if kind == "glb" else back.visual.material.image
+    pixels = np.asarray(image.convert("RGB"))
+    assert np.array_equal(pixels, np.asarray(textured[4]))
+    bary = torch.rand(50, 3, generator=torch.Generator().manual_seed(1))
+    bary = bary / bary.sum(dim=1, keepdim=True)
+    u, v = np.einsum("nk,fkc->cfn", bary.numpy(), back.visual.uv[back.faces])
+    # A texel's centre is at (column + 1/2) / width from the left; trimesh, like OBJ, counts v from the bottom.
+    rows, columns = (1 - v) * len(pixels) - 0.5, u * pixels.shape[1] - 0.5
+    shown = np.stack(
+        [map_coordinates(pixels[..., c] / 255, [rows, columns], order=1, mode="nearest") for c in range(3)], axis=-1
+    )
+    assert np.abs(shown - sampled(uv_textures, bary).numpy()).max() < 1e-4
+    assert len(back.vertices) == 5
+
+
+def test_coordinates_of_one_value_are_no_seam(tmp_path: Path, textured) -> None:
+    verts, faces, uv, _, texture = textured
+    own = torch.arange(6).reshape(2, 3)  # every corner has a coordinate of its own
+    of_verts = uv[:4]
+    write_textured_mesh(tmp_path / "a.glb", verts, faces, of_verts[faces].reshape(-1, 2), own, texture)
+    back = read(tmp_path / "a.glb")
+    assert np.array_equal(back.faces, faces.numpy()) and len(back.vertices) == 4
+    assert np.abs(back.visual.uv - of_verts.numpy()).max() < 1e-7
+
+
+def test_an_unlit_texture_says_so(tmp_path: Path, textured) -> None:
+    for unlit in (True, False):
+        write_textured_mesh(tmp_path / "a.glb", *textured, unlit=unlit)
+        write_textured_mesh(tmp_path / "a.obj", *textured, unlit=unlit)
+        raw = (tmp_path / "a.glb").read_bytes()
+        tree = json.loads(raw[20 : 20 + int.from_bytes(raw[12:16], "little")])
+        (material,) = tree["materials"]
+        assert material.get("extensions") == ({"KHR_materials_unlit": {}} if unlit else None)
+        assert tree.get("extensionsUsed") == (["KHR_materials_unlit"] if unlit else None)
+        assert material["pbrMetallicRoughness"]["metallicFactor"] == 0
+        sampler = tree["samplers"][tree["textures"][0]["sampler"]]
+        assert sampler["wrapS"] == sampler["wrapT"] == 33071
+        assert f"illum {0 if unlit else 1}\n" in (tmp_path / "a.mtl").read_text()
+
+
+def test_colors_of_vertices_are_those_of_the_map(textured, uv_textures: TexturesUV) -> None:
+    faces = textured[1]
+    corners = sampled(uv_textures, torch.eye(3))
+    colors = vertex_colors(uv_textures, faces, 5)
+    assert torch.allclose(colors[0], corners[0, 0]) and torch.allclose(colors[3], corners[1, 1])
+    assert torch.allclose(colors[1], (corners[0, 1] + corners[1, 0]) / 2)  # the seam
+    assert not torch.allclose(corners[0, 1], corners[1, 0])
+    assert (colors[4] == 0).all()
+
+
+def test_maps_that_cannot_be_written(textured) -> None:
+    _, _, uv, face_uv, _ = textured
+    for maps, coordinates, message in (
+        (torch.zeros(1, 4, 4, 4), uv, r"one map \(1, H, W, 3\), got \(1, 4, 4, 4\)"),
+        (torch.zeros(1, 4, 4, 3), uv + 0.5, r"in \[0, 1\], got 0\.625 to 1\.375"),
+        (torch.zeros(1, 4, 4, 3), uv * torch.nan, r"in \[0, 1\], got nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            texture_map(TexturesUV(maps, face_uv[None], coordinates[None].float()))
+
+
+def test_an_obj_is_whole_or_not_there(tmp_path: Path, textured) -> None:
+    write_textured_mesh(tmp_path / "a.obj", *textured)
+    (tmp_path / "a.mtl").unlink()
+    (tmp_path / "a.mtl").mkdir()  # what no rename can replace
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("a*.[op]*")}
+    verts, faces, uv, face_uv, _ = textured
+    with pytest.raises(IsADirectoryError, match=r"a\.mtl is a folder"):
+        write_textured_mesh(tmp_path / "a.obj", verts + 1, faces, uv, face_uv, Image.new("RGB", (2, 2)))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert set(before) == {"a.obj", "a-texture.png"}

@@ -78,9 +78,9 @@ class _Targets(NamedTuple):
 def edit_style(request: Request, image: Path, content_weight: float, style_weight: float, tv_weight: float) -> int:
     """Transfer the style of an image to a mesh; see `recon3d.apps.editing.style`.
 
-    Writes into the folder ``<stem>-style`` with the suffixes .glb (or .obj, .mtl, .png), .gif (turntable), .csv (loss
-    of every update) and .ckpt (snapshot), and ``<stem>-style-views.png``. The mesh lies where the input lay. The same
-    command goes on from the snapshot.
+    Writes into the folder ``<stem>-style`` with the endings .glb (or .obj, .mtl, -texture.png), .gif (turntable), .csv
+    (loss of every update), .ckpt (snapshot) and -views.png. The mesh lies where the input lay. The same command goes on
+    from the snapshot.
 
     Returns:
         Exit status.

@@ -74,9 +74,9 @@ def test_obj_comes_with_its_texture(egg: Path, stripes: Path, tmp_path: Path) ->
     assert cli.main(style(egg, stripes, tmp_path, "--steps", "1", "--format", "obj")) == 0
     source, result = trimesh.load_mesh(egg, process=False), read(tmp_path / "egg-style.obj")
     np.testing.assert_allclose(result.vertices[result.faces], source.vertices[source.faces], atol=2e-3)
-    with Image.open(tmp_path / "egg-style.png") as texture:
+    with Image.open(tmp_path / "egg-style-texture.png") as texture:
         assert result.visual.material.image.size == texture.size
-    assert "map_Kd egg-style.png" in (tmp_path / "egg-style.mtl").read_text()
+    assert "map_Kd egg-style-texture.png" in (tmp_path / "egg-style.mtl").read_text()
     assert len(trimesh.load_mesh(egg).vertices) == (tmp_path / "egg-style.obj").read_text().count("\nv ")
 
 
@@ -197,7 +197,7 @@ def test_inputs_that_cannot_be_used(
     (tmp_path / "file").write_text("")
     shutil.copyfile(egg, tmp_path / "a.obj")
     shutil.copyfile(egg, tmp_path / "an egg.obj")
-    for name in ("a-style.gif", "an_egg-style.png"):
+    for name in ("a-style.gif", "an_egg-style-texture.png"):
         shutil.copyfile(stripes, tmp_path / name)
     obj = ("--format", "obj")
     for arguments, message in (
@@ -205,7 +205,7 @@ def test_inputs_that_cannot_be_used(
         (style(egg, tmp_path / "no.png", tmp_path / "out"), "No style image at"),
         (style(egg, stripes, tmp_path / "file"), "expects a folder"),
         (style(tmp_path / "a.obj", tmp_path / "a-style.gif", tmp_path), "would be overwritten"),
-        (style(tmp_path / "an egg.obj", tmp_path / "an_egg-style.png", tmp_path, *obj), "would be overwritten"),
+        (style(tmp_path / "an egg.obj", tmp_path / "an_egg-style-texture.png", tmp_path, *obj), "would be overwritten"),
         (style(egg, stripes, tmp_path / "out", "--steps", "0"), "--steps should be at least 1"),
         (style(egg, stripes, tmp_path / "out", "--tv-weight", "-1"), "--tv-weight should be 0 or positive"),
     ):
