@@ -99,8 +99,8 @@ def perceptual_loss(pred: Mapping[str, Tensor], target: Mapping[str, Tensor]) ->
 def pixel_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean absolute difference of two images on a mask (eq. 10 and 35 of [1]).
 
-    ``sum_p m_p |I_p - J_p|_1 / (3 sum_p m_p)``: the paper names no norm, and in this one the size of the object does not
-    matter.
+    ``sum_p m_p |I_p - J_p|_1 / (3 sum_p m_p)``: the paper names no norm; this one does not depend on the size of the
+    object.
 
     Args:
         pred: (B, 3, H, W) in [0, 1].
