@@ -1,7 +1,8 @@
-"""Features of fixed ImageNet networks: torchvision's VGG-16 and GoogLeNet, cut after the last layer asked for.
+"""Features of fixed ImageNet networks of torchvision, cut after the last layer asked for.
 
-Used where images are compared or dreamed in a feature space: the retrieval baseline, style transfer, DeepDream. The
-weights come from a file that the user names, or from a seed; nothing is downloaded.
+VGG-16, GoogLeNet, AlexNet and Inception v3. Used where images are compared or dreamed in a feature space: the retrieval
+baseline, style transfer, DeepDream, the perceptual and Frechet losses. The weights come from a file that the user
+names, or from a seed; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import GoogLeNet, GoogLeNet_Weights, VGG16_Weights, vgg16
+from torchvision.models import (
+    AlexNet,
+    AlexNet_Weights,
+    GoogLeNet,
+    GoogLeNet_Weights,
+    Inception3,
+    Inception_V3_Weights,
+    VGG16_Weights,
+    vgg16,
+)
 
 VGG16_LAYERS = {
     "conv1_2": "features.3",
@@ -23,6 +33,11 @@ VGG16_LAYERS = {
 }
 """Layer names of the VGG paper, and the modules of torchvision that give them: ReLUs, but for fc6."""
 GOOGLENET_LAYERS = {f"inception_{block}": f"inception{block}" for block in ("3a", "3b", "4a", "4b", "4c", "4d", "4e")}
+ALEXNET_LAYERS = {f"conv{index + 1}": f"features.{step}" for index, step in enumerate((1, 4, 7, 9, 11))}
+"""The five convolutions of the AlexNet paper, after their ReLU."""
+INCEPTION_LAYERS = {"64": "maxpool1", "192": "maxpool2", "768": "Mixed_6e", "2048": "Mixed_7c"}
+"""Channels of the layers that Frechet distances are measured on; "2048" before its average over the pixels."""
+INCEPTION_SIZE = 299  # pixels, which Inception v3 was trained on
 SHOWN = 5  # names that an error lists; a file of another network differs in hundreds
 
 
@@ -120,6 +135,59 @@ def googlenet_features(layers: Sequence[str], weights: Path | None = None, seed:
     _fill(kept, whole, weights, seed, GoogLeNet_Weights.IMAGENET1K_V1.url)
     # These weights were ported with their own normalisation to [-1, 1]; torchvision turns ImageNet's into it
     # (`transform_input`), which together is this.
+    return FeatureNetwork(kept, taps, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def alexnet_features(layers: Sequence[str], weights: Path | None = None, seed: int = 0) -> FeatureNetwork:
+    """AlexNet (Krizhevsky 2014) as torchvision builds it, cut after the last of `layers`.
+
+    Args:
+        layers: of "conv1" to "conv5", all after their ReLU.
+        weights: torchvision's state dict, ``alexnet-owt-7be5be79.pth`` (IMAGENET1K_V1). None: random, He
+            initialisation.
+        seed: of random weights.
+
+    Raises:
+        ValueError: an unknown layer, or weights of another network.
+        FileNotFoundError: no such weights.
+    """
+    with torch.device("meta"):
+        whole = AlexNet()
+    steps = {f"features.{index}": module for index, module in enumerate(whole.features)}
+    kept, taps = _cut(steps, ALEXNET_LAYERS, layers)
+    _fill(kept, whole, weights, seed, AlexNet_Weights.IMAGENET1K_V1.url)
+    return FeatureNetwork(kept, taps, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def inception_features(
+    layers: Sequence[str], weights: Path | None = None, seed: int = 0, image_size: int = INCEPTION_SIZE
+) -> FeatureNetwork:
+    """Inception v3 (Szegedy et al. 2016) as torchvision builds it, cut after the last of `layers`.
+
+    Features (B, C, h, w); Frechet distances take their mean over the pixels. With these weights the numbers are not
+    those of the Frechet Inception distance of papers, whose network was ported from TensorFlow.
+
+    Args:
+        layers: of "64" (first pooling), "192" (second pooling), "768" (before the auxiliary classifier) and "2048"
+            (before the average pooling).
+        weights: torchvision's state dict, ``inception_v3_google-0cc3c7bd.pth`` (IMAGENET1K_V1). None: random, He
+            initialisation.
+        seed: of random weights.
+        image_size: images are resized to it, bilinearly; at least 75. Less than 299 is quicker, with other features.
+
+    Raises:
+        ValueError: an unknown layer, too small an image_size, or weights of another network.
+        FileNotFoundError: no such weights.
+    """
+    if image_size < 75:
+        raise ValueError(f"inception_features: expected an image_size of at least 75, got {image_size}.")
+    with torch.device("meta"):
+        whole = Inception3(init_weights=False)
+    resize = nn.Upsample((image_size, image_size), mode="bilinear", align_corners=False)
+    trunk = {name: module for name, module in whole.named_children() if name != "AuxLogits"}
+    kept, taps = _cut({"resize": resize} | trunk, INCEPTION_LAYERS, layers)
+    _fill(kept, whole, weights, seed, Inception_V3_Weights.IMAGENET1K_V1.url)
+    # To [-1, 1], as of GoogLeNet. Resizing comes after this, which commutes with it.
     return FeatureNetwork(kept, taps, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
