@@ -17,6 +17,9 @@ from recon3d.structures import Reconstruction, ViewBatch
 
 WARM_UP = 0.03  # share of the steps over which the cosine schedule rises; chosen by us
 CLASS_KEY = "recon3d_method"
+INVERSE_DECAY = 5e-4  # of the `inverse` schedule, per step: the code of UMR
+
+Schedule = Literal["constant", "step", "cosine", "inverse"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class ReconstructionMethod(LightningModule):
     Args:
         lr: learning rate of Adam.
         schedule: `constant`; `step`: times `drop_factor` from the share `drop_at` of the steps on; `cosine`: rises over
-            3 % of the steps and falls to almost 0 over the rest, along half cosines.
+            3 % of the steps and falls to almost 0 over the rest, along half cosines; `inverse`: divided by
+            1 + 0.0005 t at step t (Li et al. 2020, their code).
     """
 
     paper: ClassVar[Paper | None] = None  # None: a baseline without one
@@ -50,7 +54,7 @@ class ReconstructionMethod(LightningModule):
     drop_at: ClassVar[float] = 0.6  # of the `step` schedule: SoftRas's code drops at iteration 150,000 of 250,000,
     drop_factor: ClassVar[float] = 0.3  # by this factor
 
-    def __init__(self, lr: float = 1e-4, schedule: Literal["constant", "step", "cosine"] = "constant") -> None:
+    def __init__(self, lr: float = 1e-4, schedule: Schedule = "constant") -> None:
         super().__init__()
         self.save_hyperparameters()
         self.lr, self.schedule = lr, schedule
@@ -103,8 +107,10 @@ class ReconstructionMethod(LightningModule):
         if self.schedule == "constant":
             return optimizer
         total = max(int(self.trainer.estimated_stepping_batches), 1)
-        if self.schedule == "step":
-            scheduler: Any = torch.optim.lr_scheduler.MultiStepLR(
+        if self.schedule == "inverse":
+            scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + INVERSE_DECAY * step))
+        elif self.schedule == "step":
+            scheduler = torch.optim.lr_scheduler.MultiStepLR(
                 optimizer, [int(self.drop_at * total)], self.drop_factor
             )
         else:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from recon3d.methods.base import Paper
+from recon3d.methods.base import Paper, Schedule
 from recon3d.methods.point_cloud import Pose, SilhouettePointCloud
 from recon3d.renderers.points import render_point_silhouettes
 from recon3d.structures import Camera, Reconstruction, ViewBatch
@@ -70,7 +70,7 @@ class DifferentiablePointClouds(SilhouettePointCloud):
         width: int = 16,
         hidden: int = 1024,
         lr: float = 1e-4,
-        schedule: Literal["constant", "step", "cosine"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(
             n_points=n_points, resolution=resolution, views=views, pose=pose, candidates=candidates, distance=distance,

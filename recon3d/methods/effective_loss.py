@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recon3d.geometry.cameras import project
 from recon3d.losses.effective import SilhouetteForm, effective_loss
-from recon3d.methods.base import Paper
+from recon3d.methods.base import Paper, Schedule
 from recon3d.methods.point_cloud import Pose, SilhouettePointCloud
 from recon3d.structures import Camera
 
@@ -82,7 +82,7 @@ class EffectiveLossPC(SilhouettePointCloud):
         width: int = 16,
         hidden: int = 1024,
         lr: float = 1e-4,
-        schedule: Literal["constant", "step", "cosine"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(
             n_points=n_points, resolution=resolution, views=views, pose=pose, candidates=candidates, distance=distance,

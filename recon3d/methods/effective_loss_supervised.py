@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from recon3d.losses.points import chamfer_loss
-from recon3d.methods.base import ReconstructionMethod
+from recon3d.methods.base import ReconstructionMethod, Schedule
 from recon3d.methods.effective_loss import EffectiveLossPC
 from recon3d.networks.decoders import PointDecoder
 from recon3d.networks.encoders import DPCEncoder
@@ -41,7 +41,7 @@ class SupervisedPC(ReconstructionMethod):
         width: int = 16,
         hidden: int = 1024,
         lr: float = 1e-4,
-        schedule: Literal["constant", "step", "cosine"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(lr=lr, schedule=schedule)
         self.loss_weights = {"chamfer": 1.0}

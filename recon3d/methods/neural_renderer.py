@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pytorch3d.structures import Meshes
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recon3d.kernels.neural_rasterize import GradientRule
 from recon3d.losses.mesh_priors import FlattenLoss
 from recon3d.losses.silhouette import silhouette_iou_loss
-from recon3d.methods.base import Paper, ReconstructionMethod
+from recon3d.methods.base import Paper, ReconstructionMethod, Schedule
 from recon3d.networks.decoders import OctantSphereDecoder
 from recon3d.networks.encoders import ConvEncoder
 from recon3d.renderers.neural import render_neural_silhouette
@@ -81,7 +81,7 @@ class NeuralRendererMesh(ReconstructionMethod):
         hidden: int = 1024,
         code: int = 512,
         lr: float = 1e-4,
-        schedule: Literal["constant", "step", "cosine"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(lr=lr, schedule=schedule)
         self.gradient, self.eps, self.anti_alias, self.image_size = gradient, eps, anti_alias, image_size

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recon3d.geometry.poses import posed_camera
 from recon3d.losses.pose import hindsight_loss, student_loss, winning
 from recon3d.methods.aligned import WorldAlignment, align_after_training
-from recon3d.methods.base import ReconstructionMethod
+from recon3d.methods.base import ReconstructionMethod, Schedule
 from recon3d.networks.decoders import PointDecoder
 from recon3d.networks.encoders import DPCEncoder
 from recon3d.networks.pose import PoseEnsemble
@@ -82,7 +82,7 @@ class SilhouettePointCloud(ReconstructionMethod):
         width: int,
         hidden: int,
         lr: float,
-        schedule: Literal["constant", "step", "cosine"],
+        schedule: Schedule,
     ) -> None:
         super().__init__(lr=lr, schedule=schedule)
         if pose not in ("known", "ensemble"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recon3d.losses.mesh_priors import FlattenLoss, LaplacianLoss
 from recon3d.losses.silhouette import silhouette_iou_loss
-from recon3d.methods.base import Paper, ReconstructionMethod
+from recon3d.methods.base import Paper, ReconstructionMethod, Schedule
 from recon3d.networks.decoders import OctantSphereDecoder, VertexColorDecoder
 from recon3d.networks.encoders import ConvEncoder
 from recon3d.renderers.soft import render_soft_rgb, render_soft_silhouette
@@ -86,7 +86,7 @@ class SoftRasMesh(ReconstructionMethod):
         hidden: int = 1024,
         code: int = 512,
         lr: float = 1e-4,
-        schedule: Literal["constant", "step", "cosine"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(lr=lr, schedule=schedule)
         self.sigma, self.sigma_schedule, self.gamma, self.image_size = sigma, sigma_schedule, gamma, image_size

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from recon3d.methods.base import Paper, ReconstructionMethod
+from recon3d.methods.base import Paper, ReconstructionMethod, Schedule
 from recon3d.networks.decoders import VolumeDecoder
 from recon3d.networks.encoders import ConvEncoder
 from recon3d.renderers.voxels import render_voxel_silhouettes
@@ -75,7 +75,7 @@ class PerspectiveTransformerVoxels(ReconstructionMethod):
         channels: tuple[int, int, int] = (512, 256, 96),
         batch_norm: bool = False,
         lr: float = 1e-4,
-        schedule: Literal["constant", "step", "cosine"] = "constant",
+        schedule: Schedule = "constant",
     ) -> None:
         super().__init__(lr=lr, schedule=schedule)
         if not 0 < threshold < 1:
