@@ -129,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", type=Path, required=True)
     predict.add_argument("--format", choices=("glb", "obj", "ply"), default="glb")
     predict.add_argument("--mask", type=Path, nargs="+", help="masks of the images, in their order")
+    predict.add_argument(
+        "--remove-background", type=Path, metavar="MODEL", help=".onnx of the U2-Net family, for images without a mask"
+    )
     predict.set_defaults(run=commands.predict)
 
     edit = subparsers.add_parser("edit", help="change shape and texture of a mesh through images of it")

@@ -133,7 +133,9 @@ def predict(options: argparse.Namespace) -> int:
     """Make meshes of photographs."""
     from recon3d.apps.predict import main as predict
 
-    return predict(options.images, options.checkpoint, options.out, options.format, options.mask)
+    return predict(
+        options.images, options.checkpoint, options.out, options.format, options.mask, options.remove_background
+    )
 
 
 def edit_style(options: argparse.Namespace) -> int:

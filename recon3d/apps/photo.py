@@ -1,6 +1,8 @@
-"""Photographs to what methods are trained on: a square picture of one object, cut out, framed as the renders are.
+"""Photographs to what methods are trained on: a square picture of one object.
 
-Image files come in here, `recon3d.apps.predict` gives the result to a method.
+For methods trained on renders the object is cut out and framed as the renders are; for methods trained on photographs
+the background stays, and the frame is that of `recon3d.data.cropping`, which the training sets go through. Image files
+come in here, `recon3d.apps.predict` gives the result to a method.
 """
 
 from __future__ import annotations
@@ -8,13 +10,16 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from recon3d.apps.background import BackgroundRemover
+from recon3d.data.cropping import crop_pixels, square_crop
 
 logger = logging.getLogger(__name__)
 
@@ -32,28 +37,41 @@ class Photo:
 
     Attributes:
         path: the file it came from.
-        image: (3, S, S) float32 in [0, 1], straight colours, black where the mask is 0.
-        mask: (1, S, S) float32 in [0, 1]; None if the file has none, then `image` is the whole picture.
+        image: (3, S, S) float32 in [0, 1], straight colours, black where the mask is 0 unless `background`.
+        mask: (1, S, S) float32 in [0, 1]; None if there is none, then `image` is the whole picture.
+        background: `image` shows what is around the object too.
     """
 
     path: Path
     image: Tensor
     mask: Tensor | None
+    background: bool = False
 
 
-def read_photo(path: Path, size: int, mask_path: Path | None = None) -> Photo:
-    """Read an image, cut the object out and frame it as the training renders are.
+def read_photo(
+    path: Path,
+    size: int,
+    mask_path: Path | None = None,
+    background: bool = False,
+    remover: BackgroundRemover | None = None,
+) -> Photo:
+    """Read an image and frame the object as the method's training set does.
 
-    Any mode of any size; EXIF rotation is applied. The mask is the mask file if one is given, else the alpha channel;
-    an alpha channel that is opaque everywhere is no mask. The object's bounding box is centred in a square that its
-    longer side fills to `FILL`, and resized with an area filter on premultiplied colours. A picture without a mask is
-    padded to a square with black. An RGBA file of exactly S x S pixels with a mask of its own is taken for a render and
-    goes through unchanged.
+    Any mode of any size; EXIF rotation is applied. The mask is the mask file if one is given, else the alpha channel,
+    else what `remover` finds; an alpha channel that is opaque everywhere is no mask.
+
+    - Cut out, as in renders: the object's bounding box is centred in a square that its longer side fills to `FILL`, and
+      resized with an area filter on premultiplied colours. A picture without a mask is padded to a square with black.
+      An RGBA file of exactly S x S pixels with a mask of its own is taken for a render and goes through unchanged.
+    - With `background`: the square crop of the object's bounding box, which grows by 5 % on each side, as in training.
+      A picture without a mask is taken whole. What is transparent, and what lies beyond the picture, is white.
 
     Args:
         path: of the image.
         size: S, pixels.
         mask_path: grey image of the photo's size, the object in white, or an image whose alpha channel is the mask.
+        background: keep what is around the object.
+        remover: finds the object where no mask is given.
 
     Raises:
         FileNotFoundError: no such file.
@@ -61,12 +79,15 @@ def read_photo(path: Path, size: int, mask_path: Path | None = None) -> Photo:
     """
     picture = open_image(path)
     rgba = picture.convert("RGBA")
+    seen = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     if mask_path is not None:
         rgba.putalpha(_read_mask(mask_path, rgba, path))
     elif not _has_mask(rgba):
-        side = max(rgba.size)
-        square = ImageOps.pad(rgba.convert("RGB"), (side, side)).resize((size, size), Image.Resampling.HAMMING)
-        return Photo(path, _to_tensor(square), None)
+        if remover is None:
+            fill, side = "white" if background else "black", max(rgba.size)
+            square = ImageOps.pad(seen, (side, side), color=fill)
+            return Photo(path, _to_tensor(square.resize((size, size), Image.Resampling.HAMMING)), None, background)
+        rgba.putalpha(remover(seen))
     foreground = np.asarray(rgba.getchannel("A")) >= OPAQUE
     if not foreground.any():
         peak = np.asarray(rgba.getchannel("A")).max()
@@ -74,7 +95,9 @@ def read_photo(path: Path, size: int, mask_path: Path | None = None) -> Photo:
             f"{mask_path or path}: the mask is empty; the object should be 255 (white, opaque), the highest is {peak}."
         )
     if foreground.all():
-        logger.warning("%s: the mask covers the whole picture.", mask_path)
+        logger.warning("%s: the mask covers the whole picture.", mask_path or path)
+    if background:
+        return _crop(path, seen, rgba.getchannel("A"), size)
     if mask_path is not None or picture.mode != "RGBA" or picture.size != (size, size):
         rgba = _frame(rgba, foreground, size)
     pixels = _to_tensor(rgba)
@@ -130,9 +153,30 @@ def _has_mask(rgba: Image.Image) -> bool:
     return bool((np.asarray(rgba.getchannel("A")) < OPAQUE).any())
 
 
-def _frame(rgba: Image.Image, foreground: np.ndarray, size: int) -> Image.Image:
+def _crop(path: Path, picture: Image.Image, mask: Image.Image, size: int) -> Photo:
+    """The crop of the training sets; a picture much larger than theirs is first made smaller by whole factors."""
+    crop = square_crop(_box(np.asarray(mask) >= OPAQUE), size)
+    factor = max(crop.side // size, 1)  # the crop resizes without a filter, which would let fine patterns through
+    if factor > 1:
+        picture, mask = picture.reduce(factor), mask.reduce(factor)
+        crop = replace(crop, left=crop.left // factor, top=crop.top // factor, side=crop.side // factor)
+    return Photo(
+        path,
+        crop_pixels(np.asarray(picture), crop, fill=1.0),
+        crop_pixels(np.asarray(mask)[..., None], crop, fill=0.0),
+        background=True,
+    )
+
+
+def _box(foreground: np.ndarray) -> tuple[int, int, int, int]:
+    """First and last column and row, x1, y1, x2, y2, of what is True."""
     columns, rows = np.flatnonzero(foreground.any(axis=0)), np.flatnonzero(foreground.any(axis=1))
-    left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def _frame(rgba: Image.Image, foreground: np.ndarray, size: int) -> Image.Image:
+    left, top, right, bottom = _box(foreground)
+    right, bottom = right + 1, bottom + 1
     side = max(right - left, bottom - top) / FILL
     x, y = (left + right - side) / 2, (top + bottom) / 2 - CENTER_ROW * side
     # The square may lie between pixels and beyond the picture: cut whole pixels (what is outside is transparent), then

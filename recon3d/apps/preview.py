@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+from typing import NamedTuple
+
 from PIL import Image, ImageDraw
+from pytorch3d.renderer import TexturesUV
 from torch import Tensor
 
 from recon3d.apps.photo import Photo
@@ -18,12 +21,23 @@ FRONT = 90.0  # azimuth, degrees: the camera on +X, where the front of the objec
 TURNS = {"front": 0.0, "front quarter": 45.0, "side": 90.0, "back": 180.0, "back quarter": 225.0}  # from the front
 
 
-def preview(photo: Photo, recon: Reconstruction) -> Image.Image:
-    """Photo, mesh in the input view, and mesh from five sides at elevation 30 degrees, on white.
+class _View(NamedTuple):
+    """One render: its title, the camera, and whether the mesh is shown without its colours."""
 
-    The input view is the predicted camera. A method that predicts none says how the object stands, not where the camera
-    was; then it is the one of the 24 views of the training renders whose silhouette fits the mask best, and the label
-    says how well. Without a mask that tile is left out.
+    title: str
+    camera: Camera
+    clay: bool = False
+
+
+def preview(photo: Photo, recon: Reconstruction) -> Image.Image:
+    """Photo and mesh side by side, on white.
+
+    A coloured mesh with a predicted camera is shown in the input view, from the other side (turned half around its +Y)
+    and in the input view as clay. Any other mesh is shown in the input view, and from five sides at elevation 30
+    degrees. The input view is the predicted camera. A method that predicts none says how the object stands, not where
+    the camera was; then it is the one of the 24 views of the training renders whose silhouette fits the mask best, and
+    the label says how well. Without a mask that tile is left out. UV maps hold their light and get none; vertex colours
+    and clay are shaded.
 
     Args:
         photo: what was read.
@@ -31,33 +45,44 @@ def preview(photo: Photo, recon: Reconstruction) -> Image.Image:
     """
     assert recon.mesh is not None
     verts, faces = recon.mesh.get_mesh_verts_faces(0)
-    titles = list(TURNS)
-    cameras = look_at_camera(azimuth=torch.tensor(list(TURNS.values())) + FRONT)
-    if recon.camera is not None:
-        titles.insert(0, "predicted view")
-        cameras = Camera.cat([recon.camera, cameras])
-    elif photo.mask is not None:
-        fits = _fits(verts, faces, photo.mask)
-        best = int(fits.argmax())
-        titles.insert(0, f"closest view, IoU {fits[best]:.2f}")
-        cameras = Camera.cat([nmr_cameras()[best : best + 1], cameras])
-    colors = recon.mesh.textures.verts_features_list()[0][faces] if recon.mesh.textures is not None else None
-    render = render_hard(
-        verts.expand(len(titles), -1, -1),
-        faces,
-        cameras,
-        TILE,
-        colors.expand(len(titles), -1, -1, -1) if colors is not None else None,
-        ANTI_ALIAS,
-    )
-    views = [_on_white(image, mask) for image, mask in zip(render.image, render.mask, strict=True)]
-    titles, tiles = ["input", *titles], [_on_white(photo.image, photo.mask), *views]
+    titles, tiles = ["input"], [_on_white(photo.image, None if photo.background else photo.mask)]
+    for view in _views(photo, recon):
+        textures = None if view.clay else recon.mesh.textures
+        render = render_hard(
+            verts[None],
+            faces,
+            view.camera,
+            TILE,
+            anti_alias=ANTI_ALIAS,
+            lit=not isinstance(textures, TexturesUV),
+            textures=textures,
+        )
+        titles.append(view.title)
+        tiles.append(_on_white(render.image[0], render.mask[0]))
     sheet = Image.new("RGB", (len(tiles) * TILE, TILE + LABEL), "white")
     draw = ImageDraw.Draw(sheet)
     for column, (title, tile) in enumerate(zip(titles, tiles, strict=True)):
         sheet.paste(tile.resize((TILE, TILE), Image.Resampling.BICUBIC), (column * TILE, LABEL))
         draw.text((column * TILE + 3, 1), title, fill="black")
     return sheet
+
+
+def _views(photo: Photo, recon: Reconstruction) -> list[_View]:
+    assert recon.mesh is not None
+    camera = recon.camera
+    if camera is not None and recon.mesh.textures is not None:
+        half_turn = camera.R.new_tensor([-1.0, 1.0, -1.0])[:, None]
+        other = replace(camera, R=half_turn * camera.R)
+        return [_View("predicted view", camera), _View("other side", other), _View("clay", camera, clay=True)]
+    views = [_View(title, look_at_camera(azimuth=turn + FRONT)) for title, turn in TURNS.items()]
+    if camera is not None:
+        views.insert(0, _View("predicted view", camera))
+    elif photo.mask is not None:
+        verts, faces = recon.mesh.get_mesh_verts_faces(0)
+        fits = _fits(verts, faces, photo.mask)
+        best = int(fits.argmax())
+        views.insert(0, _View(f"closest view, IoU {fits[best]:.2f}", nmr_cameras()[best : best + 1]))
+    return views
 
 
 def _fits(verts: Tensor, faces: Tensor, mask: Tensor) -> Tensor:
