@@ -6,7 +6,10 @@ data set by name. `bench.runner` reads `results` and `samples` afterwards.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +17,16 @@ import pandas as pd
 import torch
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
 
 from recon3d.bench.record import MeasureResult
 from recon3d.evaluation.convert import Conversion, NotAvailableError, ground_truth
 from recon3d.evaluation.protocol import PROTOCOL, SEED, Measure
-from recon3d.metrics.base import SampleMetric, SampleScores, object_name, stable_key
+from recon3d.metrics.base import SampleMetric, SampleScores, SetMetric, object_name, stable_key
+from recon3d.networks.imagenet import inception_features
 from recon3d.structures import Reconstruction, ViewBatch
+
+FID_LAYER = "2048"  # of Inception v3: the one before its last average pooling
 
 
 class Evaluator(Callback):
@@ -28,53 +35,90 @@ class Evaluator(Callback):
     Logs ``test/<measure>`` or ``val/<measure>`` at the end of the epoch. In distributed runs every process holds the
     results of all samples, each counted once.
 
+    Args:
+        fid_weights: torchvision's state dict of Inception v3, ``inception_v3_google-0cc3c7bd.pth``, for `fid`, which
+            without it is not available. The note of the result names the network and the file's hash.
+
     Attributes:
         results: by measure, in the order of the protocol, of the last epoch. `value` is None and `note` says why where
             the data lack the target or the method the representation.
-        samples: of the last epoch, one row per sample: `sample_id`, `category`, and a column per measure (NaN: n/a, and
-            in a measure of the best view the samples that are not).
+        samples: of the last epoch, one row per sample: `sample_id`, `category`, and a column per measure that has a
+            value per sample (NaN: n/a, and in a measure of the best view the samples that are not).
+        network: what `fid` compares the features of, in words; None without `fid_weights`.
     """
 
     results: dict[str, MeasureResult]
     samples: pd.DataFrame
 
-    def __init__(self) -> None:
+    def __init__(self, fid_weights: Path | None = None) -> None:
         self.results, self.samples = {}, pd.DataFrame(columns=["sample_id", "category"])
+        self.network: str | None = None
+        self._features: nn.Module | None = None
+        if fid_weights is not None:
+            self._features = nn.Sequential(inception_features([FID_LAYER], fid_weights), _PixelMean())
+            self.network = f"torchvision's Inception v3, weights {_file_hash(fid_weights)[:12]}"
         self._metrics: dict[str, SampleMetric] = {}
+        self._kept: dict[str, dict[int, Any]] = {}  # set measure -> sample -> what it needs of it
         self._notes: dict[str, str] = {}
         self._names: dict[int, str] = {}
 
     def start(self, measures: tuple[Measure, ...] = PROTOCOL, device: torch.device | None = None) -> None:
         """Begin an epoch of `measures`; their states live on `device`, by default the CPU."""
-        self._metrics = {measure.name: measure.metric().to(device or torch.device("cpu")) for measure in measures}
+        device = device or torch.device("cpu")
+        self._metrics, self._kept = {}, {}
+        for measure in measures:
+            metric = measure.metric()
+            if isinstance(metric, SampleMetric):
+                self._metrics[measure.name] = metric.to(device)
+            else:
+                self._kept[measure.name] = {}
+        if self._features is not None:
+            self._features.to(device)
         self._notes, self._names = {}, {}
 
     def update(self, recon: Reconstruction, batch: ViewBatch) -> None:
         """Measure the predictions of one batch."""
         samples, categories = ([stable_key(name) for name in names] for names in (batch.sample_id, batch.category))
         self._names.update(zip(samples + categories, batch.sample_id + batch.category, strict=True))
-        conversion = Conversion(recon, batch)
-        for measure in PROTOCOL:
-            if measure.name not in self._metrics:
+        conversion = Conversion(recon, batch, self._features)
+        true = cache(partial(ground_truth, batch, features=self._features))
+        for measure in self._asked():
+            if measure.name in self._notes:
                 continue
             try:
-                target = None if measure.target is None else ground_truth(batch, measure.target)
+                target = None if measure.target is None else true(measure.target)
                 pred = getattr(conversion, measure.pred)
             except NotAvailableError as reason:
                 self._notes[measure.name] = str(reason)
                 continue
-            self._metrics[measure.name].update(pred, target, torch.tensor(samples), torch.tensor(categories))
+            if measure.name in self._metrics:
+                self._metrics[measure.name].update(pred, target, torch.tensor(samples), torch.tensor(categories))
+            else:
+                kept = _set_metric(measure).keep(pred, target)
+                self._kept[measure.name].update(zip(samples, kept, strict=True))
 
     def finish(self) -> None:
         """Fill in `results` and `samples`; in a distributed run, on every process at once."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            gathered: list[dict[int, str]] = [{}] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(gathered, self._names)
-            self._names = {key: name for names in gathered for key, name in names.items()}
-        measures = [measure for measure in PROTOCOL if measure.name in self._metrics]
-        scores = {measure.name: self._scores(measure) for measure in measures if measure.name not in self._notes}
-        self.results = {measure.name: self._result(measure, scores.get(measure.name)) for measure in measures}
+            gathered: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(gathered, (self._names, self._notes, self._kept))
+            for names, notes, kept in gathered:
+                self._names |= names
+                self._notes |= notes  # what one process lacks is not available
+                for name, samples in kept.items():
+                    self._kept[name] |= samples
+        measures = [measure for measure in self._asked() if measure.name not in self._notes]
+        scores = {measure.name: self._scores(measure) for measure in measures if measure.name in self._metrics}
+        self.results = {}
+        for measure in self._asked():
+            set_measure = measure.name in self._kept
+            self.results[measure.name] = (
+                self._set_result(measure) if set_measure else self._result(measure, scores.get(measure.name))
+            )
         self.samples = self._table(scores)
+
+    def _asked(self) -> list[Measure]:
+        return [measure for measure in PROTOCOL if measure.name in self._metrics or measure.name in self._kept]
 
     def _scores(self, measure: Measure) -> SampleScores:
         scores = self._metrics[measure.name].compute()
@@ -84,16 +128,7 @@ class Evaluator(Callback):
         return scores.best_of(np.array(objects, np.int64), measure.higher_is_better)
 
     def _result(self, measure: Measure, scores: SampleScores | None) -> MeasureResult:
-        missing = MeasureResult(
-            value=None,
-            n=0,
-            unit=measure.unit,
-            version=measure.version,
-            higher_is_better=measure.higher_is_better,
-            per_category={},
-            interval=None,
-            note=self._notes.get(measure.name, "not defined for any sample"),
-        )
+        missing = _no_result(measure, self._notes.get(measure.name, "not defined for any sample"))
         if scores is None or scores.n == 0:
             return missing
         failed = len(scores.values) - scores.n
@@ -105,6 +140,15 @@ class Evaluator(Callback):
             interval=scores.interval(seed=SEED),
             note=f"not defined for {failed} failed predictions" if failed else None,
         )
+
+    def _set_result(self, measure: Measure) -> MeasureResult:
+        if measure.name in self._notes:
+            return _no_result(measure, self._notes[measure.name])
+        # In the order of the keys: neither batches nor processes change a result.
+        value, n, note = _set_metric(measure).compute([kept for _, kept in sorted(self._kept[measure.name].items())])
+        network = self.network if measure.target == "image_features" else None
+        notes = "; ".join(part for part in (network, note) if part) or None
+        return replace(_no_result(measure, None), value=value, n=n, note=notes)
 
     def _table(self, scores: dict[str, SampleScores]) -> pd.DataFrame:
         columns: dict[str, pd.Series] = {}
@@ -152,6 +196,38 @@ class Evaluator(Callback):
         values = {f"{stage}/{name}": result.value for name, result in self.results.items() if result.value is not None}
         # Every process holds the same numbers; sync_dist tells Lightning so.
         pl_module.log_dict(values, sync_dist=True)
+
+
+class _PixelMean(nn.Module):
+    """The one layer of a FeatureNetwork, averaged over its pixels: (B, D)."""
+
+    def forward(self, layers: dict[str, Tensor]) -> Tensor:
+        (layer,) = layers.values()
+        return layer.mean(dim=(2, 3))
+
+
+def _set_metric(measure: Measure) -> SetMetric:
+    metric = measure.metric()
+    assert isinstance(metric, SetMetric)
+    return metric
+
+
+def _no_result(measure: Measure, note: str | None) -> MeasureResult:
+    return MeasureResult(
+        value=None,
+        n=0,
+        unit=measure.unit,
+        version=measure.version,
+        higher_is_better=measure.higher_is_better,
+        per_category={},
+        interval=None,
+        note=note,
+    )
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reconstruction(outputs: Any, module: LightningModule) -> Reconstruction:

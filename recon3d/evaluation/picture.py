@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from PIL import Image, ImageDraw
-from pytorch3d.renderer import TexturesVertex
+from pytorch3d.transforms import axis_angle_to_matrix
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -22,6 +25,8 @@ RANKS = ("worst", "median", "best")
 SCORES = ("voxel_iou", "chamfer", "mask_iou")  # the first that the data have a target for ranks the samples
 TILE, LABEL = 128, 14  # pixels
 COLUMNS = ("input", "prediction", "prediction, side", "ground truth, side")
+# Where there is one view of an object: the prediction as a whole, through its own camera, and what is to be seen.
+TURNED_COLUMNS = ("input", "prediction", "turned by 90", "turned by 180", "ground truth")
 CLOUD_COLUMNS = ("input", "cloud", "prediction (Poisson)", "prediction, side", "ground truth, side")
 DOT = 1.0  # radius of a point of a cloud, pixels
 
@@ -32,7 +37,9 @@ def comparison_picture(method: LightningModule, loader: DataLoader[ViewBatch], s
     The score is the first of `SCORES` that is defined for any sample; samples that lack it are left out.
 
     Each sample is four tiles: the input, the prediction in the same view, prediction and true image from the side. Of a
-    method that gives points there is a fifth, the cloud in the view of the input, and the prediction is its surface.
+    method that gives points there is a fifth, the cloud in the view of the input, and the prediction is its surface. Of
+    data with one view per object there are five, too: the photograph, the prediction through its own camera (else the
+    data's) as it is and turned about the up axis of the object, and the object cut out. Textures are shown unlit.
 
     Args:
         method: with `reconstruct(batch)`.
@@ -58,8 +65,8 @@ def comparison_picture(method: LightningModule, loader: DataLoader[ViewBatch], s
             if hits:
                 picked = _pick(batch, hits).to(method.device)
                 recon = method.reconstruct(picked)
-                columns = CLOUD_COLUMNS if _is_cloud(recon) else COLUMNS
-                tiles |= {name: _row(recon, picked, index) for index, name in enumerate(picked.sample_id)}
+                columns, draw_row = _layout(recon, picked)
+                tiles |= {name: draw_row(recon, picked, index) for index, name in enumerate(picked.sample_id)}
     strip = len(columns) * TILE
     rows = 1 + max(row for row, _ in chosen)
     sheet = Image.new("RGB", (len(RANKS) * strip, LABEL + rows * (TILE + LABEL)), "white")
@@ -100,6 +107,13 @@ def _pick(batch: ViewBatch, index: list[int]) -> ViewBatch:
     )
 
 
+def _layout(recon: Reconstruction, batch: ViewBatch) -> tuple[tuple[str, ...], Callable[..., list[Tensor]]]:
+    """Titles of the tiles of a sample, and what draws them."""
+    if _is_cloud(recon):
+        return CLOUD_COLUMNS, _row
+    return (TURNED_COLUMNS, _turned_row) if batch.images.shape[1] == 1 else (COLUMNS, _row)
+
+
 def _row(recon: Reconstruction, batch: ViewBatch, index: int) -> list[Tensor]:
     """The tiles (3,S,S) of one sample, on white."""
     images = [_on_white(batch.images[index, view], batch.masks[index, view]) for view in (0, -1)]
@@ -109,23 +123,39 @@ def _row(recon: Reconstruction, batch: ViewBatch, index: int) -> list[Tensor]:
     if _is_cloud(recon):
         assert recon.points is not None
         shown.append(blank if cameras is None else _cloud(recon.points[index], cameras[index, 0]))
+    both = None if cameras is None else Camera.cat([cameras[index, :1], cameras[index, -1:]])
+    return [*shown, *_renders(recon, batch, index, both), images[1]]
+
+
+def _turned_row(recon: Reconstruction, batch: ViewBatch, index: int) -> list[Tensor]:
+    """The tiles (3,S,S) of one sample of which there is one view."""
+    camera = recon.camera
+    if camera is None and batch.cameras is not None:
+        camera = batch.cameras[:, 0]
+    views = None
+    if camera is not None:
+        # To turn the camera's world is to turn the object.
+        quarter = axis_angle_to_matrix(torch.tensor([0.0, torch.pi / 2, 0.0])).to(camera.R)
+        rotation = camera.R[index]
+        turned = torch.stack([rotation, quarter @ rotation, quarter @ quarter @ rotation])
+        views = replace(Camera.cat([camera[index : index + 1]] * 3), R=turned)
+    image, mask = batch.images[index, 0], batch.masks[index, 0]
+    return [image, *_renders(recon, batch, index, views, tiles=3), _on_white(image, mask)]
+
+
+def _renders(recon: Reconstruction, batch: ViewBatch, index: int, views: Camera | None, tiles: int = 2) -> list[Tensor]:
+    """The mesh of one sample in each view (V,) on white; so many blank `tiles` where there is no view or no mesh."""
     mesh = Conversion(recon, batch).mesh
-    if cameras is None or len(mesh.faces_list()[index]) == 0:
-        return [*shown, blank, blank, images[1]]
+    if views is None or len(mesh.faces_list()[index]) == 0:
+        return [batch.images.new_ones(3, TILE, TILE)] * tiles
     verts, faces = mesh.verts_list()[index], mesh.faces_list()[index]
-    both = Camera.cat([cameras[index, :1], cameras[index, -1:]])
     textures = recon.mesh.textures if recon.mesh is not None else None
-    colors = textures.verts_features_list()[index][faces] if isinstance(textures, TexturesVertex) else None
+    if textures is not None:
+        textures = textures[[index] * tiles]
     render = render_hard(
-        verts.expand(2, -1, -1),
-        faces,
-        both,
-        TILE,
-        colors.expand(2, -1, -1, -1) if colors is not None else None,
-        anti_alias=2,
+        verts.expand(tiles, -1, -1), faces, views, TILE, anti_alias=2, lit=textures is None, textures=textures
     )
-    predicted = [_on_white(image, mask) for image, mask in zip(render.image, render.mask, strict=True)]
-    return [*shown, predicted[0], predicted[1], images[1]]
+    return [_on_white(image, mask) for image, mask in zip(render.image, render.mask, strict=True)]
 
 
 def _is_cloud(recon: Reconstruction) -> bool:

@@ -6,6 +6,12 @@ many samples of the mesh), masks and the health of the mesh on the mesh, which a
 `surface_iou` and `filled_iou` compare clouds in a grid: they depend on the number of points, so a method that gives
 2,000 is not on one scale with a mesh of 10,000 samples, and they are no `voxel_iou`.
 
+`mask_iou` compares masks of 0 and 1, `mask_iou_soft` the coverage of the pixels with the mask of the data as it is (the
+papers on birds and cars). `ssim` and `fid` compare the render of the texture, without light, with the input image; both
+lie on black, which raises `ssim` (a black background agrees), so `ssim_inside` is the mean inside the true mask. The
+`_plain` ones are of the texture without what a method adds for the sake of training. `pck_flow` and `pck_camera` carry
+key points between images. `fid` is of the network that the note of its result names, and of no other.
+
 Changing what a measure computes, its sampling or its resolution bumps its `version`; tables never mix versions.
 
 Point measures compare two random samplings, so a perfect prediction is not at 0 or 1: the exact mesh against 10,000
@@ -20,10 +26,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from recon3d.metrics.base import SampleMetric
+from recon3d.metrics.base import SampleMetric, SetMetric
 from recon3d.metrics.chamfer import ChamferDiagonal, ChamferDistance
+from recon3d.metrics.fid import FrechetDistance
 from recon3d.metrics.fscore import FScore
-from recon3d.metrics.iou import MaskIoU, VoxelIoU
+from recon3d.metrics.image import SSIM, SSIMInside
+from recon3d.metrics.iou import MaskIoU, SoftMaskIoU, VoxelIoU
+from recon3d.metrics.keypoints import CameraTransfer, FlowTransfer
 from recon3d.metrics.mesh_health import Components, DegenerateFaces, Manifold, SelfIntersections, Watertight
 from recon3d.metrics.point_iou import FilledIoU, SurfaceIoU
 from recon3d.metrics.pose import PoseAccuracy, PoseError
@@ -32,7 +41,10 @@ N_POINTS = 10_000  # samples of a predicted surface, at most so many points of a
 VOXEL_RESOLUTION = 32
 SEED = 0  # of surface samples and bootstrap intervals
 
-Representation = Literal["points", "mesh", "voxels", "input_mask", "novel_masks", "input_camera"]
+Representation = Literal[
+    "points", "mesh", "voxels", "input_mask", "soft_input_mask", "novel_masks", "input_camera", "input_image",
+    "plain_image", "image_features", "plain_image_features", "flow", "vertices", "keypoints",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Measure:
     """
 
     name: str
-    metric: type[SampleMetric]
+    metric: type[SampleMetric] | type[SetMetric]
     pred: Representation
     target: Representation | None
     unit: str
@@ -77,6 +89,15 @@ PROTOCOL: tuple[Measure, ...] = (
     Measure("filled_iou", FilledIoU, "points", "points", unit="1", version=1),
     Measure("mask_iou", MaskIoU, "input_mask", "input_mask", unit="1", version=1, in_validation=True),
     Measure("mask_iou_novel", MaskIoU, "novel_masks", "novel_masks", unit="1", version=1),
+    Measure("mask_iou_soft", SoftMaskIoU, "soft_input_mask", "input_mask", unit="1", version=1, in_validation=True),
+    Measure("ssim", SSIM, "input_image", "input_image", unit="1", version=1),
+    Measure("ssim_inside", SSIMInside, "input_image", "input_image", unit="1", version=1),
+    Measure("ssim_plain", SSIM, "plain_image", "input_image", unit="1", version=1),
+    Measure("ssim_inside_plain", SSIMInside, "plain_image", "input_image", unit="1", version=1),
+    Measure("fid", FrechetDistance, "image_features", "image_features", unit="1", version=1),
+    Measure("fid_plain", FrechetDistance, "plain_image_features", "image_features", unit="1", version=1),
+    Measure("pck_flow", FlowTransfer, "flow", "keypoints", unit="1", version=1),
+    Measure("pck_camera", CameraTransfer, "vertices", "keypoints", unit="1", version=1),
     # Of `pose_error` the papers report the median; here it is the mean over the samples, which are in samples.csv.
     Measure("pose_accuracy", PoseAccuracy, "input_camera", "input_camera", unit="%", version=1),
     Measure("pose_error", PoseError, "input_camera", "input_camera", unit="degrees", version=1),

@@ -3,13 +3,17 @@
 Data flow: `evaluation.evaluator` calls `update` with what `evaluation.convert` made of a batch, and reads `compute` at
 the end of an epoch. Samples and categories travel as integer keys (`stable_key`), since strings cannot be gathered
 across processes; the evaluator keeps the names.
+
+A few measures are of a set of samples and not the mean of values of each: they are `SetMetric`, which keeps what it
+needs of each sample until the end.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -168,3 +172,35 @@ class SampleMetric(torchmetrics.Metric):
         return SampleScores(
             dim_zero_cat(self.values).cpu().numpy()[first], samples, dim_zero_cat(self.categories).cpu().numpy()[first]
         )
+
+
+class SetScore(NamedTuple):
+    """One metric over a whole split that is no mean over the samples.
+
+    Attributes:
+        value: None where the split does not allow it.
+        n: what the value is of: samples, or pairs of them.
+        note: why there is no value, or what to know about it.
+    """
+
+    value: float | None
+    n: int
+    note: str | None = None
+
+
+class SetMetric(ABC):
+    """A metric of a set of samples; a subclass gives `keep`, `compute` and `higher_is_better`.
+
+    It has no state: the evaluator holds what is kept of each sample by the sample's key, so that one that comes twice
+    counts once, and neither batches nor processes change a result.
+    """
+
+    higher_is_better: ClassVar[bool]
+
+    @abstractmethod
+    def keep(self, pred: Any, target: Any) -> Sequence[Any]:
+        """What `compute` needs of each sample of a batch: little, of NumPy arrays (it is held and sent)."""
+
+    @abstractmethod
+    def compute(self, kept: Sequence[Any]) -> SetScore:
+        """The score of what was kept of all samples, in an order that depends on their names only."""

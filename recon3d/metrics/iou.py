@@ -90,3 +90,14 @@ class MaskIoU(SampleMetric):
     def measure(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the mean IoU over the views of each object, (B,)."""
         return mask_iou(pred, target).mean(dim=1)
+
+
+class SoftMaskIoU(SampleMetric):
+    """`soft_mask_iou` of (B,V,1,H,W) masks, the mean over the V views; a failed prediction is an empty mask."""
+
+    higher_is_better = True
+    worst = 0.0
+
+    def measure(self, pred: Tensor, target: Tensor) -> Tensor:
+        """Return the mean IoU over the views of each object, (B,)."""
+        return soft_mask_iou(pred, target).mean(dim=1)
