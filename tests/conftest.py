@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,12 @@ TINY_SIZE = 32  # pixels of the views of `nmr_root`
 TINY_MESH = {"width": 4, "hidden": 16, "code": 8, "image_size": TINY_SIZE}
 TINY_POINTS = {"width": 4, "hidden": 16, "n_points": 50, "image_size": TINY_SIZE}
 TINY_CLOUD = TINY_POINTS | {"resolution": 16}
+TINY_TEXTURE = {"width": 8, "code": 8, "image_size": 64, "texture_size": 8, "texels": 2}
+TINY_UMR = TINY_TEXTURE | {"latent": 8, "hypotheses": 2}
 TINY_NETWORKS: dict[str, dict[str, Any]] = {
+    "adaptive_texture": TINY_UMR | {"frechet_layer": "64", "frechet_size": 75, "frechet_bank": 8},
+    "cmr": TINY_TEXTURE | {"keypoints": 5},
+    "umr": TINY_UMR,
     "dpc": TINY_POINTS | {"resolution": 16},
     "effective_loss": TINY_CLOUD,
     "effective_loss_supervised": TINY_POINTS,
@@ -66,13 +72,15 @@ def nmr_root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def full_batch() -> Callable[..., ViewBatch]:
-    """Batches of ellipsoids with every field that a data set may have."""
+    """Batches of ellipsoids with every field that a data set may have; photographs have orthographic cameras."""
 
-    def make(objects: int = 2, views: int = 2, size: int = 32, **changes: Any) -> ViewBatch:
+    def make(objects: int = 2, views: int = 2, size: int = 32, photographs: bool = False, **changes: Any) -> ViewBatch:
         generator = torch.Generator().manual_seed(7)
         sphere = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
         faces = torch.tensor(np.array(sphere.faces))
         cameras = nmr_cameras()[::5][:views]
+        if photographs:
+            cameras = replace(cameras, focal=torch.full_like(cameras.focal, 1.5), orthographic=True)
         images, masks, points, normals, voxels = [], [], [], [], []
         for index in range(objects):
             axes = torch.tensor([1.0, 0.5, 0.3 + 0.1 * index])

@@ -8,17 +8,18 @@ else, as in the evaluation of Insafutdinov and Dosovitskiy 2018 (DPC): no weight
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, distributed, nn
 
-from recon3d.geometry.alignment import AlignmentError, fit_alignment
+from recon3d.geometry.alignment import POINTS, AlignmentError, fit_alignment
 from recon3d.geometry.poses import camera_quaternion, turn_world
+from recon3d.geometry.sampling import sample_surface
 from recon3d.methods.base import ReconstructionMethod
 from recon3d.metrics.base import object_name
-from recon3d.structures import Camera, ViewBatch
+from recon3d.structures import Camera, Reconstruction, ViewBatch
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,110 @@ class WorldAlignment(nn.Module):
         if self.training:
             return points, camera
         return points @ self.rotation, turn_world(camera, self.rotation)
+
+    def reset(self) -> None:
+        """Become the identity."""
+        self.rotation.copy_(torch.eye(3))
+
+    def fit(self, objects: Sequence[SeenObject]) -> None:
+        """Take the rotation that `fit_alignment` finds.
+
+        Raises:
+            AlignmentError: no prediction could be matched.
+        """
+        rotation = fit_alignment(
+            [torch.stack(known.clouds[:VIEWS]) for known in objects],
+            [known.truth for known in objects],
+            [torch.stack(known.q_pred[:VIEWS]) for known in objects],
+            [torch.stack(known.q_true[:VIEWS]) for known in objects],
+        )
+        self.rotation.copy_(rotation)
+
+
+@dataclass
+class SeenObject:
+    """What is known of one object.
+
+    Attributes:
+        truth: (P, 3) true cloud.
+        clouds: predicted ones (N, 3), of one view each.
+        q_pred: (4,) rotations predicted for these views, w first.
+        q_true: (4,) true ones.
+    """
+
+    truth: Tensor
+    clouds: list[Tensor] = field(default_factory=list)
+    q_pred: list[Tensor] = field(default_factory=list)
+    q_true: list[Tensor] = field(default_factory=list)
+
+
+class SimilarityAlignment(WorldAlignment):
+    """A `WorldAlignment` that also scales and shifts, for methods whose cameras leave the size of the object open.
+
+    Orthographic cameras see no difference between a large object far away and a small one: their scale takes it up.
+
+    Attributes:
+        scale: applied to the points first.
+        shift: (3,), added at the end.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("shift", torch.zeros(3))
+
+    def forward(self, points: Tensor, camera: Camera) -> tuple[Tensor, Camera]:
+        """Points (..., N, 3) and orthographic cameras; what the camera sees of the points does not change."""
+        if self.training:
+            return points, camera
+        points, camera = super().forward(points * self.scale, camera)
+        # view = (points - shift) / scale @ R + T: the scale goes into T and the focal length, the shift into T.
+        moved = camera.T * self.scale - self.shift @ camera.R
+        return points + self.shift, replace(camera, T=moved, focal=camera.focal / self.scale)
+
+    def reset(self) -> None:
+        """Become the identity."""
+        super().reset()
+        self.scale.fill_(1.0)
+        self.shift.zero_()
+
+    def fit(self, objects: Sequence[SeenObject]) -> None:
+        """The rotation of the clouds when they are centred and of one size; the median size; the mean place."""
+        centers = [[cloud.mean(dim=0) for cloud in known.clouds] for known in objects]
+        truths = [known.truth.mean(dim=0) for known in objects]
+        ratio = [
+            _radius(known.truth) / _radius(cloud)
+            for known in objects
+            for cloud in known.clouds
+            if cloud.isfinite().all()
+        ]
+        if not ratio:
+            raise AlignmentError("no prediction is finite.")
+        scale = torch.stack(ratio).median()
+        alike = [
+            replace(
+                known,
+                truth=known.truth - truth,
+                clouds=[(cloud - center) * scale for cloud, center in zip(known.clouds, middle, strict=True)],
+            )
+            for known, truth, middle in zip(objects, truths, centers, strict=True)
+        ]
+        super().fit(alike)
+        self.scale.copy_(scale)
+        offsets = [
+            truth - scale * center @ self.rotation.to(center)
+            for truth, middle in zip(truths, centers, strict=True)
+            for center in middle
+        ]
+        self.shift.copy_(torch.stack(offsets).nanmedian(dim=0).values)
+
+
+def _radius(points: Tensor) -> Tensor:
+    """Root mean squared distance to the centre."""
+    return (points - points.mean(dim=0)).square().sum(dim=1).mean().sqrt()
 
 
 def align_after_training(method: ReconstructionMethod, alignment: WorldAlignment, objects: int = OBJECTS) -> None:
@@ -86,33 +191,25 @@ def align_on_validation(
     """
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0:
         modes = {module: module.training for module in method.modules()}
-        alignment.rotation.copy_(torch.eye(3))
+        alignment.reset()
         method.eval()
         try:
             with torch.no_grad():
-                alignment.rotation.copy_(_fit(method, loader, objects))
+                alignment.fit(_seen_objects(method, loader, objects))
         except AlignmentError as error:
+            alignment.reset()
             logger.warning("Predictions stay in the frame that the network chose: %s", error)
         finally:
             for module, training in modes.items():
                 module.training = training
     if distributed.is_available() and distributed.is_initialized():
-        distributed.broadcast(alignment.rotation, src=0)
+        for value in alignment.buffers():
+            distributed.broadcast(value, src=0)
 
 
-@dataclass
-class _Object:
-    """What is known of one object: its true cloud (P, 3), predicted ones (v, N, 3), and quaternions (v, 4)."""
-
-    truth: Tensor
-    clouds: list[Tensor] = field(default_factory=list)
-    q_pred: list[Tensor] = field(default_factory=list)
-    q_true: list[Tensor] = field(default_factory=list)
-
-
-def _fit(method: ReconstructionMethod, loader: Iterable[ViewBatch], objects: int) -> Tensor:
-    """The rotation (3, 3) from the answers' frame to the object frame."""
-    chosen: dict[str, _Object] = {}
+def _seen_objects(method: ReconstructionMethod, loader: Iterable[ViewBatch], objects: int) -> list[SeenObject]:
+    """The first `objects` of each category, with the answers for up to `VIEWS` views of each."""
+    chosen: dict[str, SeenObject] = {}
     room: dict[str, int] = {}  # objects that a category may still add
     for batch in loader:
         if batch.points is None or batch.cameras is None:
@@ -120,32 +217,38 @@ def _fit(method: ReconstructionMethod, loader: Iterable[ViewBatch], objects: int
         names = [object_name(sample) for sample in batch.sample_id]
         for name, category, truth in zip(names, batch.category, batch.points, strict=True):
             if name not in chosen and room.setdefault(category, objects) > 0:
-                chosen[name] = _Object(truth)
+                chosen[name] = SeenObject(truth)
                 room[category] -= 1
         wanted = [index for index, name in enumerate(names) if name in chosen and _lacks_views(chosen[name])]
         if not wanted:
             continue
         views = min(batch.images.shape[1], VIEWS)
         answer = method(batch.to(method.device).inputs(method.in_channels, views))
-        assert answer.points is not None and answer.camera is not None
+        assert answer.camera is not None
         q_pred = camera_quaternion(answer.camera).unflatten(0, (-1, views))  # (B*v,4) -> (B,v,4)
-        points = answer.points.unflatten(0, (-1, views))  # (B*v,N,3) -> (B,v,N,3)
+        points = _cloud(answer).unflatten(0, (-1, views))  # (B*v,N,3) -> (B,v,N,3)
         q_true = camera_quaternion(batch.cameras[:, :views])
         for index in wanted:
             known = chosen[names[index]]
-            known.clouds.append(points[index].cpu())
-            known.q_pred.append(q_pred[index].cpu())
-            known.q_true.append(q_true[index].cpu())
+            known.clouds += points[index].cpu().unbind()
+            known.q_pred += q_pred[index].cpu().unbind()
+            known.q_true += q_true[index].cpu().unbind()
     if not chosen:
         raise AlignmentError("the validation data are empty.")
-    every = chosen.values()
-    return fit_alignment(
-        [torch.cat(known.clouds)[:VIEWS] for known in every],
-        [known.truth for known in every],
-        [torch.cat(known.q_pred)[:VIEWS] for known in every],
-        [torch.cat(known.q_true)[:VIEWS] for known in every],
-    )
+    return list(chosen.values())
 
 
-def _lacks_views(known: _Object) -> bool:
-    return sum(map(len, known.clouds)) < VIEWS
+def _cloud(answer: Reconstruction) -> Tensor:
+    """Points (B, N, 3) on the surface: those of the answer, else samples of its meshes, of one topology."""
+    if answer.points is not None:
+        return answer.points
+    assert answer.mesh is not None
+    faces = answer.mesh.faces_list()[0]
+    clouds = [
+        sample_surface(verts, faces, POINTS, torch.Generator().manual_seed(0))[0] for verts in answer.mesh.verts_list()
+    ]
+    return torch.stack(clouds)
+
+
+def _lacks_views(known: SeenObject) -> bool:
+    return len(known.clouds) < VIEWS

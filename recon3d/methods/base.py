@@ -110,9 +110,7 @@ class ReconstructionMethod(LightningModule):
         if self.schedule == "inverse":
             scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + INVERSE_DECAY * step))
         elif self.schedule == "step":
-            scheduler = torch.optim.lr_scheduler.MultiStepLR(
-                optimizer, [int(self.drop_at * total)], self.drop_factor
-            )
+            scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(self.drop_at * total)], self.drop_factor)
         else:
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
                 optimizer, max_lr=self.lr, total_steps=total, pct_start=WARM_UP, cycle_momentum=False

@@ -22,7 +22,7 @@ def load_method(checkpoint: Path) -> ReconstructionMethod:
         FileNotFoundError: no such file.
         ValueError: not a checkpoint, one of another program, or weights that do not fit the class.
     """
-    content = _read(checkpoint)
+    content = read_checkpoint(checkpoint)
     method_class = _method_class(checkpoint, content)
     try:
         method = method_class(**_arguments(method_class, content["hyper_parameters"]))
@@ -33,7 +33,13 @@ def load_method(checkpoint: Path) -> ReconstructionMethod:
     return method.eval()
 
 
-def _read(checkpoint: Path) -> dict[str, Any]:
+def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """Content of a checkpoint file, on the CPU, read without running code from it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint.
+    """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"No checkpoint at {checkpoint}; `make bench METHOD=softras` writes one below runs/.")
     # torch.load would take what is no zip archive for a pickle of before 2020; nothing of ours is one.

@@ -28,10 +28,14 @@ class ShapeHead(nn.Module):
         code: size of the encoder's code.
         n_verts: of the half mesh.
         latent: size of the draw; 350 in UMR's code; None for none (CMR).
+
+    Attributes:
+        generator: draws on the CPU; None is PyTorch's own.
     """
 
     def __init__(self, code: int, n_verts: int, latent: int | None = None) -> None:
         super().__init__()
+        self.generator: torch.Generator | None = None
         self.mean = self.log_variance = None
         if latent is not None:
             self.mean, self.log_variance = (
@@ -49,7 +53,8 @@ class ShapeHead(nn.Module):
         mean = self.mean(code)
         if not self.training:
             return mean
-        return mean + torch.randn_like(mean) * torch.exp(0.5 * self.log_variance(code))
+        noise = torch.randn(mean.shape, generator=self.generator).to(mean)
+        return mean + noise * torch.exp(0.5 * self.log_variance(code))
 
     def forward(self, shape_code: Tensor) -> Tensor:
         """Offsets (B, n_verts, 3) of shape codes."""
