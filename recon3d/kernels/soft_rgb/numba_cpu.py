@@ -1,4 +1,8 @@
-"""Depth-softmax colours compiled for the CPU; tasks and determinism as in `kernels.soft_silhouette.numba_cpu`."""
+"""Depth-softmax colours compiled for the CPU; tasks and determinism as in `kernels.soft_silhouette.numba_cpu`.
+
+Corner colours and atlases run through the same loops: a face has K colours, three of its corners (`resolution` 0) or
+the R^2 texels of its rows and columns.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +25,28 @@ def _clipped_weights(px, py, x0, y0, x1, y1, x2, y2, area):
     w0 = min(max(((px - x1) * (y2 - y1) - (py - y1) * (x2 - x1)) / area, 0.0), 1.0)
     w1 = min(max(((px - x2) * (y0 - y2) - (py - y2) * (x0 - x2)) / area, 0.0), 1.0)
     w2 = min(max(((px - x0) * (y1 - y0) - (py - y0) * (x1 - x0)) / area, 0.0), 1.0)
-    total = max(w0 + w1 + w2, 1e-12)
-    return w0 / total, w1 / total, w2 / total
+    total = 1.0 / max(w0 + w1 + w2, 1e-12)
+    return w0 * total, w1 * total, w2 * total
+
+
+@njit(cache=True, inline="always")
+def _texel(w0, w1, resolution):
+    """Index of the texel at a point of a face; `reference.texel_index` says why the diagonal is a case of its own."""
+    column = min(int(w0 * resolution), resolution - 1)
+    row = min(int(w1 * resolution), resolution - 1)
+    if row + column >= resolution:
+        row = resolution - 1 - column
+    elif row + column < resolution - 1 and (w0 + w1) * resolution - row - column > 1.0:
+        row, column = resolution - 1 - row, resolution - 1 - column
+    return row * resolution + column
 
 
 @njit(cache=True)
-def _forward_rows(verts, colors, size, sigma, gamma, near, far, row_from, row_to, peak, total, image):
+def _forward_rows(verts, colors, resolution, size, sigma, gamma, near, far, row_from, row_to, peak, total, image):
     """Blend one image's faces into rows [row_from, row_to); peak, total, image start as the background's."""
     pad = math.sqrt(CUTOFF * sigma)
     edges = np.empty((3, 8))
+    color = np.empty(3)
     for f in range(verts.shape[0]):
         x0, y0, z0 = np.float64(verts[f, 0, 0]), np.float64(verts[f, 0, 1]), np.float64(verts[f, 0, 2])
         x1, y1, z1 = np.float64(verts[f, 1, 0]), np.float64(verts[f, 1, 1]), np.float64(verts[f, 1, 2])
@@ -60,8 +77,15 @@ def _forward_rows(verts, colors, size, sigma, gamma, near, far, row_from, row_to
                     peak[i, j] = score
                 share = math.exp((score - peak[i, j]) / gamma) / (1.0 + math.exp(-logit))
                 total[i, j] += share
+                if resolution:
+                    texel = _texel(w0, w1, resolution)
+                    for c in range(3):
+                        color[c] = colors[f, texel, c]
+                else:
+                    for c in range(3):
+                        color[c] = w0 * colors[f, 0, c] + w1 * colors[f, 1, c] + w2 * colors[f, 2, c]
                 for c in range(3):
-                    image[c, i, j] += share * (w0 * colors[f, 0, c] + w1 * colors[f, 1, c] + w2 * colors[f, 2, c])
+                    image[c, i, j] += share * color[c]
     for i in range(row_from, row_to):
         for j in range(size):
             for c in range(3):
@@ -70,12 +94,14 @@ def _forward_rows(verts, colors, size, sigma, gamma, near, far, row_from, row_to
 
 @njit(cache=True)
 def _backward_faces(
-    verts, colors, size, sigma, gamma, near, far, face_from, face_to, peak, total, image, grad, grad_verts, grad_colors
-):
+    verts, colors, resolution, size, sigma, gamma, near, far, face_from, face_to,
+    peak, total, image, grad, grad_verts, grad_colors,
+):  # fmt: skip
     """Gradients of faces [face_from, face_to) from `grad` = dL/d image (3,S,S)."""
     pad = math.sqrt(CUTOFF * sigma)
     edges = np.empty((3, 8))
     w = np.empty(3)
+    color = np.empty(3)
     for f in range(face_from, face_to):
         grad_verts[f] = 0.0
         grad_colors[f] = 0.0
@@ -102,12 +128,19 @@ def _backward_faces(
                 score = (far - depth) / (far - near)
                 probability = 1.0 / (1.0 + math.exp(-logit))
                 share = probability * math.exp((score - peak[i, j]) / gamma) / total[i, j]
+                if resolution:
+                    texel = _texel(w[0], w[1], resolution)
+                    for c in range(3):
+                        color[c] = colors[f, texel, c]
+                        grad_colors[f, texel, c] += share * grad[c, i, j]
+                else:
+                    for c in range(3):
+                        color[c] = w[0] * colors[f, 0, c] + w[1] * colors[f, 1, c] + w[2] * colors[f, 2, c]
+                        for k in range(3):
+                            grad_colors[f, k, c] += share * w[k] * grad[c, i, j]
                 pull = 0.0  # sum_c dL/dI_c (C_c - I_c)
                 for c in range(3):
-                    color = w[0] * colors[f, 0, c] + w[1] * colors[f, 1, c] + w[2] * colors[f, 2, c]
-                    pull += grad[c, i, j] * (color - image[c, i, j])
-                    for k in range(3):
-                        grad_colors[f, k, c] += share * w[k] * grad[c, i, j]
+                    pull += grad[c, i, j] * (color[c] - image[c, i, j])
                 # Through D: dI/d logit = share (1 - D); then as in the silhouette.
                 scale = 2.0 * pull * share * (1.0 - probability) / sigma
                 if d < 0.0:
@@ -125,23 +158,25 @@ def _backward_faces(
 
 
 @njit(cache=True, parallel=True)
-def _forward_parallel(verts, colors, size, sigma, gamma, near, far, bands, peak, total, image):
+def _forward_parallel(verts, colors, resolution, size, sigma, gamma, near, far, bands, peak, total, image):
     for task in prange(verts.shape[0] * bands):
         b, band = task // bands, task % bands
         first, last = band * size // bands, (band + 1) * size // bands
-        _forward_rows(verts[b], colors[b], size, sigma, gamma, near, far, first, last, peak[b], total[b], image[b])
+        _forward_rows(
+            verts[b], colors[b], resolution, size, sigma, gamma, near, far, first, last, peak[b], total[b], image[b]
+        )  # fmt: skip
 
 
 @njit(cache=True, parallel=True)
 def _backward_parallel(
-    verts, colors, size, sigma, gamma, near, far, runs, peak, total, image, grad, grad_verts, grad_colors
+    verts, colors, resolution, size, sigma, gamma, near, far, runs, peak, total, image, grad, grad_verts, grad_colors
 ):
     count = verts.shape[1]
     for task in prange(verts.shape[0] * runs):
         b, run = task // runs, task % runs
         first, last = run * count // runs, (run + 1) * count // runs
         _backward_faces(
-            verts[b], colors[b], size, sigma, gamma, near, far, first, last,
+            verts[b], colors[b], resolution, size, sigma, gamma, near, far, first, last,
             peak[b], total[b], image[b], grad[b], grad_verts[b], grad_colors[b],
         )  # fmt: skip
 
@@ -154,13 +189,17 @@ class _SoftRGB(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         verts, colors = face_verts.detach().contiguous(), face_colors.detach().contiguous()
         b = len(verts)
+        ctx.shape = colors.shape
+        resolution = colors.shape[2] if colors.ndim == 5 else 0
+        if resolution:
+            colors = colors.flatten(2, 3)
         peak = np.full((b, image_size, image_size), eps, np.float64)
         total = np.ones((b, image_size, image_size), np.float64)
         image = np.empty((b, 3, image_size, image_size), np.float64)
         image[:] = np.asarray(background, np.float64).reshape(1, 3, 1, 1)
         threads = numba.get_num_threads()
         bands = 1 if b >= threads else min(threads, image_size)
-        scalars = (image_size, sigma, gamma, near, far)
+        scalars = (resolution, image_size, sigma, gamma, near, far)
         if b:
             _forward_parallel(verts.numpy(), colors.numpy(), *scalars, bands, peak, total, image)
         ctx.save_for_backward(verts, colors, *map(torch.from_numpy, (peak, total, image)))
@@ -172,7 +211,7 @@ class _SoftRGB(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         verts, colors, peak, total, image = (value.numpy() for value in ctx.saved_tensors)
         grad = grad_output.to(torch.float64).contiguous().numpy()
-        grad_verts, grad_colors = np.empty(verts.shape, np.float64), np.empty(verts.shape, np.float64)
+        grad_verts, grad_colors = np.empty(verts.shape, np.float64), np.empty(colors.shape, np.float64)
         threads = numba.get_num_threads()
         runs = 1 if len(verts) >= threads else threads
         if len(verts):
@@ -180,7 +219,8 @@ class _SoftRGB(torch.autograd.Function):
                 verts, colors, *ctx.scalars, runs, peak, total, image, grad, grad_verts, grad_colors
             )  # fmt: skip
         dtype = grad_output.dtype
-        return torch.from_numpy(grad_verts).to(dtype), torch.from_numpy(grad_colors).to(dtype), *[None] * 7
+        to_colors = torch.from_numpy(grad_colors).to(dtype).reshape(ctx.shape)
+        return torch.from_numpy(grad_verts).to(dtype), to_colors, *[None] * 7
 
 
 def soft_rgb_numba(
