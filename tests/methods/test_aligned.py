@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from recon3d.geometry.cameras import project
 from recon3d.geometry.poses import posed_camera
-from recon3d.methods.aligned import WorldAlignment, align_after_training, align_on_validation
+from recon3d.methods.aligned import SimilarityAlignment, WorldAlignment, align_after_training, align_on_validation
 from recon3d.methods.base import ReconstructionMethod
 from recon3d.structures import Camera, Reconstruction, ViewBatch
 
@@ -100,6 +100,43 @@ def test_answers_lie_in_the_object_frame_once_fitted():
     torch.testing.assert_close(after.camera.R, batch.cameras.R[:, 0], atol=1e-3, rtol=0)
     assert not torch.allclose(before.points, batch.points, atol=0.1)
     torch.testing.assert_close(project(after.camera, after.points), project(before.camera, before.points))
+
+
+class OrthographicOracle(Oracle):
+    """Answers in a frame of another size and place too, seen by orthographic cameras."""
+
+    size, place = 0.4, torch.tensor([0.3, -0.1, 0.5])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alignment = SimilarityAlignment()
+
+    def forward(self, image: Tensor) -> Reconstruction:
+        truth = view_batch(image[:, 0, 0, 0].int().tolist(), views=5)
+        views = image[:, 1, 0, 0].int().tolist()
+        assert truth.points is not None and truth.cameras is not None
+        camera = Camera.cat([truth.cameras[index, view][None] for index, view in enumerate(views)])
+        # Of points q = size * p @ FRAME.T + place.
+        rotation = FRAME @ camera.R
+        shift = self.size * camera.T - self.place @ rotation
+        camera = replace(camera, R=rotation, T=shift, focal=camera.focal / self.size, orthographic=True)
+        points, camera = self.alignment(self.size * truth.points @ FRAME.T + self.place, camera)
+        return Reconstruction(points=points, camera=camera)
+
+
+def test_a_similarity_is_found_and_changes_nothing_of_what_is_seen():
+    method = OrthographicOracle().eval()
+    batch = view_batch([7, 8])
+    before = method.reconstruct(batch)
+    align_on_validation(method, method.alignment, [view_batch([0, 1]), view_batch([2, 3])])
+    after = method.reconstruct(batch)
+    assert float(method.alignment.scale) == pytest.approx(1 / 0.4, rel=1e-3)
+    torch.testing.assert_close(after.points, batch.points, atol=2e-3, rtol=0)
+    torch.testing.assert_close(after.camera.focal, batch.cameras.focal[:, 0], atol=1e-2, rtol=0)
+    seen, was = project(after.camera, after.points)[..., :2], project(before.camera, before.points)[..., :2]
+    torch.testing.assert_close(seen, was, atol=1e-4, rtol=1e-4)
+    method.alignment.reset()
+    torch.testing.assert_close(method.reconstruct(batch).points, before.points)
 
 
 def test_training_keeps_its_frame_and_modes_stay():
