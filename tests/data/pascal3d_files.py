@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.io
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 WIDTH, HEIGHT = 64, 48
 CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
@@ -153,3 +154,47 @@ def write_release(folder: Path) -> None:
         rows = [f"{len(CORNERS)} {len(FACES)} 0", *(" ".join(map(str, v)) for v in cad_verts(model).tolist())]
         rows += [f"3 {a} {b} {c}" for a, b, c in FACES.tolist()]
         (folder / f"CAD/car/{model + 1:02d}.off").write_text("\n".join(["OFF", *rows]) + "\n")
+
+
+KEYPOINTS = (*NAMES, "roof")
+MIRROR = (2, 1, 4, 3, 5)  # counting from 1
+
+
+def mean_shape() -> np.ndarray:
+    """(3, 5) in CMR's frame, mirrored in x = 0, the largest distance 2."""
+    shape = np.array([[0.4, -0.8, 0.1], [-0.4, -0.8, 0.1], [0.4, 0.8, 0.3], [-0.4, 0.8, 0.3], [0.0, 0.1, 0.6]])
+    return shape.T * (2 / np.linalg.norm(shape[0] - shape[3]))
+
+
+def write_cmr(root: Path, split: str, pictures: list[str], seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """CMR's two files of a split, the key points where the cameras see the mean shape; gives the cameras.
+
+    Masks are the boxes around the key points, which may reach over the border.
+    """
+    generator = np.random.default_rng([seed, len(split)])
+    images, cameras = [], []
+    for number, picture in enumerate(pictures):
+        rotation = Rotation.random(random_state=number).as_matrix()
+        camera = {"rot": rotation, "scale": generator.uniform(9, 14), "trans": generator.uniform((20, 15), (44, 33))}
+        places = camera["scale"] * rotation[:2] @ mean_shape() + camera["trans"][:, None]
+        visible = np.ones(5)
+        visible[number % 5] = 0
+        (x1, y1), (x2, y2) = np.floor(places.min(axis=1)).astype(int), np.ceil(places.max(axis=1)).astype(int)
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        mask[max(y1 - 1, 0) : y2, max(x1 - 1, 0) : x2] = 1
+        box = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
+        parts = np.vstack([places * visible, visible])
+        images.append({"rel_path": picture, "bbox": box, "parts": parts, "mask": mask, "voc_rec_id": number + 1})
+        cameras.append(camera | {"err_sfm_reproj": 0.001})
+    (root / "data").mkdir(exist_ok=True)
+    (root / "sfm").mkdir(exist_ok=True)
+    scipy.io.savemat(root / f"data/car_{split}.mat", {"images": struct_array(images)})
+    anno = {
+        "sfm_anno": struct_array(cameras),
+        "S": mean_shape(),
+        "conv_tri": np.array([[1, 2, 5], [3, 4, 5]], np.uint8),
+    }
+    scipy.io.savemat(root / f"sfm/car_{split}.mat", anno)
+    names = np.array(KEYPOINTS, dtype=object)
+    scipy.io.savemat(root / "data/car_kps.mat", {"kp_names": names, "kp_perm_inds": np.array(MIRROR, np.uint8)})
+    return cameras
