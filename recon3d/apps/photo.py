@@ -162,8 +162,8 @@ def _crop(path: Path, picture: Image.Image, mask: Image.Image, size: int) -> Pho
         crop = replace(crop, left=crop.left // factor, top=crop.top // factor, side=crop.side // factor)
     return Photo(
         path,
-        crop_pixels(np.asarray(picture), crop, fill=1.0),
-        crop_pixels(np.asarray(mask)[..., None], crop, fill=0.0),
+        crop_pixels(np.array(picture), crop, fill=1.0),
+        crop_pixels(np.array(mask)[..., None], crop, fill=0.0),
         background=True,
     )
 

@@ -189,9 +189,9 @@ def _targets(images: Sequence[Path], masks: Sequence[Path] | None, out: Path, fo
         for path in target.files():
             if path.resolve() in inputs:
                 raise ValueError(f"{path} is an input and would be overwritten; choose another --out.")
-        # Without regard to case, as some file systems are.
-        if (other := owner.setdefault(image.stem.casefold(), image)) is not image:
-            raise ValueError(f"{other} and {image} would both become {target.mesh}; rename one of them.")
+            # Without regard to case, as some file systems are.
+            if (other := owner.setdefault(path.name.casefold(), image)) is not image:
+                raise ValueError(f"{other} and {image} would both become {path}; rename one of them.")
     return targets
 
 
