@@ -6,9 +6,11 @@ import pytest
 import torch
 from lightning import LightningModule
 from PIL import ImageDraw
+from pytorch3d.renderer import TexturesVertex
+from pytorch3d.structures import Meshes
 
 from recon3d.evaluation.convert import Conversion
-from recon3d.evaluation.picture import CLOUD_COLUMNS, COLUMNS, LABEL, RANKS, TILE, comparison_picture
+from recon3d.evaluation.picture import CLOUD_COLUMNS, COLUMNS, LABEL, RANKS, TILE, TURNED_COLUMNS, comparison_picture
 from recon3d.geometry.cameras import project
 from recon3d.renderers.hard import render_hard
 from recon3d.structures import Camera, Reconstruction, ViewBatch
@@ -153,3 +155,81 @@ def test_what_has_no_camera_leaves_blank_tiles(loader):
         for column in range(1, len(columns) - 1):
             assert (tile(sheet, 0, "best", column, columns) == 255).all()
         assert (tile(sheet, 0, "best", 0, columns) < 250).any()
+
+
+class Fin(LightningModule):
+    """Answers with a body and, at its +X end, a fin above it, in two colours; through its own camera if it has one."""
+
+    def __init__(self, camera: Camera | None, textured: bool = True) -> None:
+        super().__init__()
+        self.camera, self.textured = camera, textured
+
+    def reconstruct(self, batch: ViewBatch) -> Reconstruction:
+        corners = [[-0.5, -0.2, 0], [0.5, -0.2, 0], [0.5, 0.1, 0], [-0.5, 0.1, 0], [0.3, 0.1, 0], [0.5, 0.4, 0]]
+        verts = torch.tensor(corners)
+        verts = torch.cat([verts, verts + torch.tensor([0.0, 0.0, 0.1])])
+        faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 2, 5], [6, 7, 8], [6, 8, 9], [10, 8, 11]])
+        blue, red = torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0])
+        colors = torch.cat([blue.expand(6, 3), red.expand(6, 3)])  # blue at z = 0, red at z = 0.1
+        n = len(batch)
+        textures = TexturesVertex([colors] * n) if self.textured else None
+        camera = self.camera[[0] * n] if self.camera is not None else None
+        return Reconstruction(mesh=Meshes([verts] * n, [faces] * n, textures), camera=camera)
+
+
+def straight() -> Camera:
+    """An orthographic camera that looks along +Z: +X to the left, +Y up."""
+    ones = torch.ones(1, 2)
+    shift = torch.tensor([[0.0, 0.0, 5.0]])
+    return Camera(R=torch.eye(3)[None], T=shift, focal=1.6 * ones, center=0 * ones, orthographic=True)
+
+
+def test_where_there_is_one_view_input_and_truth_are_the_photograph_with_and_without_background(loader):
+    colors = torch.tensor([0.2, 0.5, 0.8])[:, None, None].expand(3, 1, 3, 48, 48)
+    batch = replace(loader[0], images=colors, masks=loader[0].masks[:, :1], cameras=None)
+    cameras = Camera.cat([straight()[None]] * 3)
+    scores = table({"car/1/v00": 0.5})
+    sheet = np.asarray(comparison_picture(Fin(straight()), [batch], scores))
+    assert sheet.shape[1] == len(RANKS) * len(TURNED_COLUMNS) * TILE
+    assert np.abs(tile(sheet, 0, "best", 0, TURNED_COLUMNS) / 255 - [0.2, 0.5, 0.8]).max() < 0.01
+    truth = tile(sheet, 0, "best", 4, TURNED_COLUMNS) / 255
+    mask = batch.masks[1, 0, 0].numpy()
+    on_white = torch.from_numpy(np.where(mask[..., None] > 0, [0.2, 0.5, 0.8], 1.0)).permute(2, 0, 1)[None]
+    expected = torch.nn.functional.interpolate(on_white, TILE, mode="bilinear")[0].permute(1, 2, 0).numpy()
+    assert np.abs(truth - expected[:, 1:]).mean() < 0.02
+    # The camera of the data serves where none is predicted.
+    again = np.asarray(comparison_picture(Fin(None), [replace(batch, cameras=cameras)], scores))
+    assert np.array_equal(again, sheet)
+
+
+def test_half_a_turn_shows_the_other_side_and_a_quarter_the_edge(loader):
+    batch = replace(loader[0], images=loader[0].images[:, :1], masks=loader[0].masks[:, :1], cameras=None)
+    sheet = np.asarray(comparison_picture(Fin(straight()), [batch], table({"car/1/v00": 0.5})))
+    front, edge, back = (tile(sheet, 0, "best", column, TURNED_COLUMNS).astype(float) / 255 for column in (1, 2, 3))
+    pure = {"blue": [0, 0, 1], "red": [1, 0, 0]}
+
+    def share(image: np.ndarray, color: str) -> float:
+        return float((np.abs(image - pure[color]).max(axis=2) < 0.02).mean())
+
+    # +Z points into the scene: z = 0 is the near side. The textures hold their light: the colours are exact.
+    broad = 0.3 * 1.0 * 1.6**2 / 4  # of the image, without the fin
+    assert share(front, "blue") > broad > 0.01 > share(front, "red")
+    assert share(back, "red") > broad > 0.01 > share(back, "blue")
+    assert (edge < 0.9).any(axis=2).mean() < 0.3 * broad
+    # +X is left: so is the fin, and after half a turn it is right.
+    for image, left in ((front, True), (back, False)):
+        top = np.argwhere((image < 0.9).any(axis=2))
+        fin = top[top[:, 0] < TILE * (0.5 - 0.2 * 0.8)][:, 1]
+        assert len(fin) and ((fin < TILE / 2).all() if left else (fin > TILE / 2 - 2).all())
+
+
+def test_one_view_without_a_camera_or_a_texture(loader):
+    batch = replace(loader[0], images=loader[0].images[:, :1], masks=loader[0].masks[:, :1], cameras=None)
+    sheet = np.asarray(comparison_picture(Fin(None), [batch], table({"car/1/v00": 0.5})))
+    for column in (1, 2, 3):
+        assert (tile(sheet, 0, "best", column, TURNED_COLUMNS) == 255).all()
+    sheet = np.asarray(comparison_picture(Fin(straight(), textured=False), [batch], table({"car/1/v00": 0.5})))
+    for column in (1, 3):
+        shown = tile(sheet, 0, "best", column, TURNED_COLUMNS)
+        inked = shown[(shown < 250).any(axis=2)]
+        assert len(inked) and (inked.std(axis=1) < 1).all()  # grey, shaded
