@@ -48,7 +48,7 @@ def test_learns_to_tell_dark_images():
         optimizer.zero_grad()
         (loss + 0.1 * gradient_penalty(network, real, fake, generator)).backward()
         optimizer.step()
-    assert loss.item() < 0.5  # 2 log 2 = 1.39 for one that cannot tell
+    assert loss.item() < 0.8  # 2 log 2 = 1.39 for one that cannot tell
 
 
 @pytest.mark.parametrize("size", [0, 8, 40])

@@ -8,7 +8,16 @@ import torch
 import torchvision
 from torch import nn
 
-from recon3d.networks.imagenet import GOOGLENET_LAYERS, VGG16_LAYERS, googlenet_features, vgg16_features
+from recon3d.networks.imagenet import (
+    ALEXNET_LAYERS,
+    GOOGLENET_LAYERS,
+    INCEPTION_LAYERS,
+    VGG16_LAYERS,
+    alexnet_features,
+    googlenet_features,
+    inception_features,
+    vgg16_features,
+)
 
 CONV = ["conv1_2", "conv2_2", "conv3_3", "conv4_3"]
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
@@ -38,7 +47,16 @@ def vgg_file(vgg, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def googlenet() -> nn.Module:
-    network = torchvision.models.GoogLeNet(transform_input=True, init_weights=False)
+    return with_statistics(torchvision.models.GoogLeNet(transform_input=True, init_weights=False))
+
+
+@pytest.fixture(scope="module")
+def inception() -> nn.Module:
+    return with_statistics(torchvision.models.Inception3(transform_input=True, init_weights=False))
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    """In eval mode, with running statistics and biases that are not those of initialisation."""
     generator = torch.Generator().manual_seed(4)
     for name, value in network.state_dict().items():
         if name.endswith("running_var"):
@@ -95,6 +113,39 @@ def test_googlenet_features_are_those_of_torchvision(googlenet, images, tmp_path
     assert_equal_features(googlenet_features(list(GOOGLENET_LAYERS), path)(images), expected)
 
 
+def test_alexnet_features_are_those_of_torchvision(images, tmp_path):
+    torch.manual_seed(6)
+    network = torchvision.models.AlexNet(num_classes=1)
+    network.classifier = nn.Sequential(nn.Flatten())  # its linear layers have 58 million numbers
+    network.eval().requires_grad_(False)
+    path = tmp_path / "alexnet.pth"
+    torch.save(network.state_dict(), path)
+    images = nn.functional.interpolate(images, (80, 96), mode="bilinear")  # less is too small for its last pooling
+    ours = alexnet_features(list(ALEXNET_LAYERS), path)(images)
+    assert [value.shape[1] for value in ours.values()] == [64, 192, 384, 256, 256]
+    assert all((value >= 0).all() and (value == 0).any() for value in ours.values())
+    assert_equal_features(ours, torchvision_outputs(network, images, ALEXNET_LAYERS))
+
+
+def test_inception_features_are_those_of_torchvision(inception, images, tmp_path):
+    path = tmp_path / "inception.pth"
+    torch.save(inception.state_dict(), path)
+    resized = nn.functional.interpolate(images, (299, 299), mode="bilinear")
+    ours = inception_features(list(INCEPTION_LAYERS), path)(images)
+    assert [(name, value.shape[1]) for name, value in ours.items()] == [(str(n), n) for n in (64, 192, 768, 2048)]
+    assert_equal_features(ours, torchvision_outputs(inception, resized, INCEPTION_LAYERS))
+
+
+def test_inception_takes_a_smaller_image_size(images):
+    network = inception_features(["2048", "192"], image_size=75)
+    assert {name: tuple(value.shape) for name, value in network(images).items()} == {
+        "2048": (2, 2048, 1, 1),
+        "192": (2, 192, 7, 7),
+    }
+    with pytest.raises(ValueError, match="at least 75, got 74"):
+        inception_features(["64"], image_size=74)
+
+
 def test_only_the_layers_needed_are_kept():
     assert sum(value.numel() for value in vgg16_features(["conv1_2"]).buffers()) == 3 * 64 * 9 + 64 * 64 * 9 + 128 + 6
 
@@ -115,7 +166,12 @@ def test_random_weights_depend_on_the_seed_alone():
 def test_random_weights_keep_the_scale_of_activations():
     image = torch.rand(2, 3, 64, 64)
     normal = (image - IMAGENET_MEAN) / IMAGENET_STD
-    for network in (vgg16_features(CONV), googlenet_features(["inception_4c"])):
+    for network in (
+        vgg16_features(CONV),
+        googlenet_features(["inception_4c"]),
+        alexnet_features(["conv1", "conv5"]),
+        inception_features(["192"], image_size=75),
+    ):
         for value in network(image).values():
             assert 0.2 < value.square().mean().sqrt() / normal.square().mean().sqrt() < 5
 
@@ -148,6 +204,10 @@ def test_other_weights_are_refused_by_name(vgg, tmp_path):
         vgg16_features(["conv3_3"], path)
     with pytest.raises(ValueError, match=r"googlenet-1378be20\.pth"):
         googlenet_features(["inception_4c"], path)
+    with pytest.raises(ValueError, match=r"alexnet-owt-7be5be79\.pth"):
+        alexnet_features(["conv1"], path)
+    with pytest.raises(ValueError, match=r"inception_v3_google-0cc3c7bd\.pth"):
+        inception_features(["64"], path)
 
 
 def test_what_is_no_state_dict_is_refused(tmp_path):
