@@ -131,7 +131,7 @@ class SoftRasMesh(ReconstructionMethod):
         if recon.vert_colors is not None:
             colors = recon.vert_colors.unflatten(0, (-1, 2))
             image = render_soft_rgb(
-                verts[:, :, 0], self.decoder.faces, colors, cameras, self.image_size, sigma, self.gamma
+                verts[:, :, 0], self.decoder.faces, cameras, self.image_size, sigma, self.gamma, vert_colors=colors
             )
             target = batch.images[:, :2] * batch.masks[:, :2]
             losses["color"] = torch.nn.functional.mse_loss(image, target)

@@ -98,8 +98,8 @@ def test_colour_compares_each_mesh_with_its_own_view(full_batch):
         for view in range(2):
             mesh = 2 * item + view
             image = render_soft_rgb(
-                recon.verts[mesh], recon.mesh.faces_list()[0], recon.vert_colors[mesh], batch.cameras[item, view], SIZE,
-                1e-3, 1e-2, backend="reference",
+                recon.verts[mesh], recon.mesh.faces_list()[0], batch.cameras[item, view], SIZE, 1e-3, 1e-2,
+                backend="reference", vert_colors=recon.vert_colors[mesh],
             )  # fmt: skip
             squares.append((image - batch.images[item, view] * batch.masks[item, view]).square().mean())
     loss = method.losses(batch, recon)["color"]

@@ -1,11 +1,13 @@
 import pytest
 import torch
+from pytorch3d.renderer import TexturesAtlas
 
 from recon3d.geometry.cameras import look_at_camera, nmr_cameras
 from recon3d.geometry.templates import icosphere
+from recon3d.geometry.weak_perspective import weak_perspective_camera
 from recon3d.kernels import soft_silhouette
 from recon3d.renderers.hard import render_hard
-from recon3d.renderers.soft import render_soft_rgb, render_soft_silhouette
+from recon3d.renderers.soft import render_soft_face_pixels, render_soft_rgb, render_soft_silhouette
 
 SIGMA, GAMMA = 1e-4, 1e-4
 
@@ -42,7 +44,7 @@ def test_the_colours_tend_to_those_of_the_nearest_faces():
     colors = torch.rand(len(faces), 3, generator=torch.Generator().manual_seed(2))
     corner_colors = colors.repeat_interleave(3, dim=0).expand(2, -1, -1)
     triples = torch.arange(3 * len(faces)).reshape(-1, 3)
-    image = render_soft_rgb(own, triples, corner_colors, camera, 32, 1e-7, 1e-5)
+    image = render_soft_rgb(own, triples, camera, 32, 1e-7, 1e-5, vert_colors=corner_colors)
     hard = render_hard(verts, faces, camera, 32, colors)
     # Undo the shading of the hard renderer, which the soft one does not have.
     shade = render_hard(verts, faces, camera, 32, torch.ones(len(faces), 3)).image
@@ -74,11 +76,11 @@ def test_colours_broadcast_like_their_meshes():
     verts, faces = blobs(2)
     colors = torch.rand(verts.shape, generator=torch.Generator().manual_seed(2))
     camera = nmr_cameras()[[0, 5]]
-    images = render_soft_rgb(verts[:, None], faces, colors[:, None], camera, 10, SIGMA, GAMMA)
+    images = render_soft_rgb(verts[:, None], faces, camera, 10, SIGMA, GAMMA, vert_colors=colors[:, None])
     assert images.shape == (2, 2, 3, 10, 10)
     for b in range(2):
         for v in range(2):
-            alone = render_soft_rgb(verts[b], faces, colors[b], camera[v], 10, SIGMA, GAMMA)
+            alone = render_soft_rgb(verts[b], faces, camera[v], 10, SIGMA, GAMMA, vert_colors=colors[b])
             assert torch.equal(images[b, v], alone)
 
 
@@ -102,7 +104,7 @@ def test_the_backend_is_passed_on():
     with pytest.raises(ValueError, match=f"{soft_silhouette.__name__}: backend=none does not exist"):
         render_soft_silhouette(verts, faces, camera, 12, SIGMA, backend="none")
     with pytest.raises(ValueError, match="soft_rgb: backend=none does not exist"):
-        render_soft_rgb(verts, faces, verts, camera, 12, SIGMA, GAMMA, backend="none")
+        render_soft_rgb(verts, faces, camera, 12, SIGMA, GAMMA, backend="none", vert_colors=verts)
 
 
 def test_descent_on_the_silhouette_brings_a_displaced_sphere_home():
@@ -127,12 +129,93 @@ def test_descent_on_colours_finds_those_of_a_picture():
     verts, faces = icosphere(1, 0.4)
     camera = nmr_cameras()[[0, 8]]
     wanted = verts / 0.8 + 0.5
-    target = render_soft_rgb(verts, faces, wanted, camera, 16, SIGMA, GAMMA)
+    target = render_soft_rgb(verts, faces, camera, 16, SIGMA, GAMMA, vert_colors=wanted)
     colors = torch.full_like(verts, 0.5).requires_grad_()
     losses = []
     for _ in range(20):
-        loss = (render_soft_rgb(verts, faces, colors, camera, 16, SIGMA, GAMMA) - target).square().sum()
+        loss = (render_soft_rgb(verts, faces, camera, 16, SIGMA, GAMMA, vert_colors=colors) - target).square().sum()
         losses.append(loss.item())
         (gradient,) = torch.autograd.grad(loss, colors)
         colors = (colors - 0.1 * gradient).detach().requires_grad_()
     assert losses[-1] < 0.05 * losses[0]
+
+
+def weak_cameras():
+    """Two scaled orthographic cameras, off the centre, that stand off by 5."""
+    return weak_perspective_camera(
+        torch.tensor([[1.4, 0.13, -0.07, 0.9, 0.2, -0.3, 0.1], [1.1, -0.2, 0.11, 0.4, 0.5, 0.6, -0.3]])
+    )
+
+
+@pytest.mark.parametrize("cameras", [nmr_cameras()[[1, 8]], weak_cameras()], ids=["perspective", "orthographic"])
+def test_an_atlas_tends_to_what_the_hard_renderer_samples(cameras):
+    verts, faces = icosphere(1, 0.45)
+    atlas = torch.rand(2, len(faces), 2, 2, 3, generator=torch.Generator().manual_seed(0))
+    soft = render_soft_rgb(verts, faces, cameras, 48, 1e-8, 1e-5, atlas=atlas)
+    hard = render_hard(verts.expand(2, -1, -1), faces, cameras, 48, lit=False, textures=TexturesAtlas(atlas))
+    assert 0.1 < hard.mask.mean() < 0.8
+    equal = ((soft - hard.image).abs() < 0.02).all(dim=1)
+    # A perspective texture is seen foreshortened by the hard renderer, and linear on the screen by the soft one.
+    assert equal.float().mean() > (0.97 if cameras.orthographic else 0.93)
+    transposed = render_soft_rgb(verts, faces, cameras, 48, 1e-8, 1e-5, atlas=atlas.transpose(2, 3))
+    assert ((transposed - hard.image).abs() < 0.02).all(dim=1).float().mean() < 0.9
+
+
+def test_orthographic_silhouettes_tend_to_the_hard_mask_and_do_not_read_the_depth():
+    verts, faces = blobs(1, level=2)
+    camera = weak_cameras()
+    hard = render_hard(verts.expand(2, -1, -1), faces, camera, 48).mask[:, 0]
+    soft = render_soft_silhouette(verts, faces, camera, 48, 1e-8)
+    assert iou(soft, hard).min() > 0.98
+    pose = torch.tensor([1.4, 0.13, -0.07, 0.9, 0.2, -0.3, 0.1])
+    for depth in (0.0, 300.0):
+        other = render_soft_silhouette(verts[0], faces, weak_perspective_camera(pose, depth), 48, 1e-8)
+        torch.testing.assert_close(other, soft[0], atol=1e-4, rtol=0)
+
+
+def test_near_and_far_cut_colours_away():
+    verts, faces = icosphere(1, 0.45)
+    camera, white = weak_cameras()[0], torch.ones_like(verts)
+
+    def brightness(**limits):
+        return render_soft_rgb(verts, faces, camera, 24, 1e-4, 1e-2, vert_colors=white, **limits).mean().item()
+
+    assert brightness() > 0.05
+    assert brightness(near=5.0, far=6.0) > 0.05, "the farther half, 5 and beyond"
+    assert brightness(near=6.0) == brightness(far=4.0) == 0
+
+
+def test_an_orthographic_image_has_gradients_to_shape_pose_and_texels():
+    verts, faces = icosphere(1, 0.45)
+    verts, atlas = verts.clone().requires_grad_(), torch.rand(len(faces), 3, 3, 3).requires_grad_()
+    pose = torch.tensor([1.4, 0.13, -0.07, 0.9, 0.2, -0.3, 0.1], requires_grad=True)
+    image = render_soft_rgb(verts, faces, weak_perspective_camera(pose), 16, 1e-3, 1e-3, atlas=atlas)
+    gradients = torch.autograd.grad(image.square().mean(), (verts, pose, atlas))
+    assert all(bool(g.isfinite().all()) and g.abs().sum() > 0 for g in gradients)
+
+
+def test_the_pixels_of_a_face_lie_at_its_projection():
+    verts, faces = icosphere(1, 0.45)
+    camera = weak_cameras()
+    seen = render_soft_face_pixels(verts, faces, camera, 96, 1e-7, 1e-5)
+    assert seen.centers.shape == (2, len(faces), 2) and seen.weight.shape == (2, len(faces))
+    view = (verts @ camera.R)[:, faces]
+    middle = camera.focal[:, None] * view.mean(dim=2)[..., :2] + camera.center[:, None]
+    normal = torch.linalg.cross(view[:, :, 1] - view[:, :, 0], view[:, :, 2] - view[:, :, 0])
+    towards = torch.nn.functional.normalize(normal, dim=-1)[..., 2] * view.mean(dim=2).mul(normal).sum(-1).sign()
+    # The sphere fits into the image: a face is seen where it is turned to the viewer, and else at most by a soft rim.
+    assert bool((seen.weight[towards < -0.3] > 10).all()) and bool((seen.weight[towards > 0.1] < 2).all())
+    torch.testing.assert_close(seen.centers[towards < -0.3], middle[towards < -0.3], atol=0.01, rtol=0)
+    # Leading shapes, and limits of depth.
+    again = render_soft_face_pixels(verts[None, None], faces, camera[:, None], 96, 1e-7, 1e-5)
+    assert torch.equal(again.centers[:, 0], seen.centers) and torch.equal(again.weight[:, 0], seen.weight)
+    assert not render_soft_face_pixels(verts, faces, camera, 16, 1e-5, 1e-5, near=6.0).weight.any()
+
+
+def test_a_mesh_has_one_kind_of_colours():
+    verts, faces = icosphere(0, 0.4)
+    atlas = torch.zeros(len(faces), 1, 1, 3)
+    with pytest.raises(ValueError, match="expected vert_colors or an atlas, got both"):
+        render_soft_rgb(verts, faces, nmr_cameras()[0], 8, SIGMA, GAMMA, vert_colors=verts, atlas=atlas)
+    with pytest.raises(ValueError, match="expected vert_colors or an atlas, got none"):
+        render_soft_rgb(verts, faces, nmr_cameras()[0], 8, SIGMA, GAMMA)
