@@ -205,7 +205,7 @@ def test_the_pixels_of_a_face_lie_at_its_projection():
     towards = torch.nn.functional.normalize(normal, dim=-1)[..., 2] * view.mean(dim=2).mul(normal).sum(-1).sign()
     # The sphere fits into the image: a face is seen where it is turned to the viewer, and else at most by a soft rim.
     assert bool((seen.weight[towards < -0.3] > 10).all()) and bool((seen.weight[towards > 0.1] < 2).all())
-    torch.testing.assert_close(seen.centers[towards < -0.3], middle[towards < -0.3], atol=0.01, rtol=0)
+    torch.testing.assert_close(seen.centers[towards < -0.3], middle[towards < -0.3], atol=0.02, rtol=0)
     # Leading shapes, and limits of depth.
     again = render_soft_face_pixels(verts[None, None], faces, camera[:, None], 96, 1e-7, 1e-5)
     assert torch.equal(again.centers[:, 0], seen.centers) and torch.equal(again.weight[:, 0], seen.weight)
