@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,10 +41,8 @@ class SfMPose:
     translation: np.ndarray
 
     def camera(self) -> Camera:
-        """Full-image camera (1,) of the object frame, in the units that `cropping.crop_camera` takes; float64."""
-        quaternion = matrix_to_quaternion(torch.from_numpy(np.asarray(self.rotation, np.float64)))
-        place = torch.tensor([self.scale, *self.translation], dtype=torch.float64)
-        return object_camera(weak_perspective_camera(torch.cat([place, quaternion])[None]))
+        """The camera (1,), as `sfm_cameras` gives it."""
+        return sfm_cameras([self])
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +104,13 @@ class KeypointSet:
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+def sfm_cameras(poses: Sequence[SfMPose]) -> Camera:
+    """Full-image cameras (N,) of the object frame, float64, in the units that `cropping.crop_camera` takes."""
+    rotations = torch.from_numpy(np.stack([pose.rotation for pose in poses]).astype(np.float64))
+    places = torch.tensor([[pose.scale, *pose.translation] for pose in poses], dtype=torch.float64)
+    return object_camera(weak_perspective_camera(torch.cat([places, matrix_to_quaternion(rotations)], dim=1)))
+
+
 def mask_png(mask: np.ndarray) -> bytes:
     """A mask (H, W), anything but 0 the object, as a PNG: a hundredth of the memory."""
     stream = io.BytesIO()
@@ -128,10 +133,11 @@ def read_mask(mask: bytes | Path, size: tuple[int, int], name: str) -> np.ndarra
     Raises:
         DataFileError: as `read_picture`.
     """
-    stream = io.BytesIO(mask) if isinstance(mask, bytes) else mask
-    return np.where(
-        _read(stream, "L", size, f"mask of {name}" if isinstance(mask, bytes) else str(mask)) >= 128, 255, 0
-    )[..., None].astype(np.uint8)
+    if isinstance(mask, bytes):
+        pixels = _read(io.BytesIO(mask), "L", size, f"mask of {name}")
+    else:
+        pixels = _read(mask, "L", size, str(mask))
+    return (pixels >= 128).astype(np.uint8)[..., None] * np.uint8(255)
 
 
 def _read(source: Path | io.BytesIO, mode: str, size: tuple[int, int], name: str) -> np.ndarray:

@@ -29,10 +29,11 @@ from recon3d.data.photograph_annotations import (
     read_mask,
     read_picture,
     read_truth,
+    sfm_cameras,
 )
 from recon3d.data.photograph_sampling import Draw, evaluation_draws, training_draws
 from recon3d.data.view_sampling import world_size
-from recon3d.structures import ViewBatch
+from recon3d.structures import Camera, ViewBatch
 
 Parts = Literal["none", "keypoints", "scops"]
 
@@ -65,9 +66,11 @@ class PhotographDataset(Dataset[ViewBatch]):
             absent = [photograph.id for photograph in photographs if getattr(photograph, name) is None]
             if absent and (len(absent) < len(photographs) or name == "parts"):
                 raise DataFileError(f"{len(absent)} of {len(photographs)} photographs have no {name}: {absent[0]}, ...")
-        if parts == "keypoints" and (keypoints is None or not keypoints.parts):
+        annotated = any(photograph.keypoints is not None for photograph in photographs)
+        if parts == "keypoints" and not (annotated and keypoints is not None and keypoints.parts):
             raise DataFileError("parts: keypoints needs key points that are grouped into parts; choose parts: none.")
         self.photographs = tuple(photographs)
+        self.cameras = _full_cameras(photographs)
         self.keypoints = keypoints
         self.image_size = image_size
         self.padding = padding
@@ -84,17 +87,17 @@ class PhotographDataset(Dataset[ViewBatch]):
             crop = square_crop(photograph.box, self.image_size, self.padding, shifts, draw.mirrored)
         except ValueError as error:
             raise DataFileError(f"{photograph.id}: {error}") from error
+        camera = None if self.cameras is None else crop_camera(self.cameras[draw.photograph], crop)
         mask = crop_pixels(read_mask(photograph.mask, photograph.size, photograph.id), crop, fill=0.0)
         points = None
         if photograph.keypoints is not None:
             assert self.keypoints is not None
             points = crop_keypoints(photograph.keypoints, crop, self.keypoints.mirror)
-        camera = photograph.pose.camera() if photograph.pose is not None else photograph.camera
         parts = self._parts(photograph, crop, points, mask)
         return ViewBatch(
             images=crop_pixels(read_picture(photograph.image, photograph.size), crop, fill=1.0)[None, None],
             masks=mask[None, None],
-            cameras=None if camera is None else crop_camera(camera, crop).to(torch.float32)[None],
+            cameras=None if camera is None else camera.to(torch.float32)[None, None],
             keypoints=None if points is None else points[None, None],
             parts=None if parts is None else parts[None, None],
             sample_id=(f"{photograph.id}/v00",),
@@ -110,6 +113,13 @@ class PhotographDataset(Dataset[ViewBatch]):
             return crop_part_map(*read_part_map(photograph.parts, photograph.size, photograph.box), crop)
         assert self.keypoints is not None and keypoints is not None
         return keypoint_parts(keypoints, self.keypoints.names, self.keypoints.parts, mask)
+
+
+def _full_cameras(photographs: Sequence[Photograph]) -> Camera | None:
+    if poses := [photograph.pose for photograph in photographs if photograph.pose is not None]:
+        return sfm_cameras(poses)
+    cameras = [photograph.camera for photograph in photographs if photograph.camera is not None]
+    return Camera.cat(cameras) if cameras else None
 
 
 class PhotographDataModule(ReconstructionDataModule):

@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from recon3d.data.cropping import Crop, crop_camera, crop_keypoints, crop_pixels, mirror_points, square_crop
-from recon3d.data.photograph_annotations import SfMPose
+from recon3d.data.photograph_annotations import SfMPose, sfm_cameras
 from recon3d.geometry.cameras import look_at_camera, project
 from recon3d.geometry.weak_perspective import cmr_camera, cmr_to_object, mirrored_pose, weak_perspective_pose
 from tests.data import cub_files
@@ -133,7 +133,7 @@ def test_keypoints_and_camera(number, mirrored):
     expected = reference_keypoints(keypoints, *square, mirrored)
     assert np.allclose(points.numpy(), expected * (-1, -1, 1), atol=1e-6)
 
-    seen = crop_camera(SfMPose(camera["rot"], float(camera["scale"]), camera["trans"]).camera(), crop)
+    seen = crop_camera(sfm_cameras([SfMPose(camera["rot"], float(camera["scale"]), camera["trans"])]), crop)
     pose = weak_perspective_pose(cmr_camera(seen))[0].numpy()
     assert np.allclose(pose, reference_pose(camera, *square, mirrored), atol=1e-9)
 
@@ -148,7 +148,7 @@ def test_keypoints_and_camera(number, mirrored):
 
 def test_mirrored_pose_differs_by_the_pixel_of_the_flip():
     camera = cub_files.pose(1)
-    full = SfMPose(camera["rot"], float(camera["scale"]), camera["trans"]).camera()
+    full = sfm_cameras([SfMPose(camera["rot"], float(camera["scale"]), camera["trans"])])
     plain, flipped = (
         weak_perspective_pose(cmr_camera(crop_camera(full, Crop(3, 4, 40, 64, mirrored)))) for mirrored in (False, True)
     )
