@@ -106,7 +106,7 @@ def full_batch() -> Callable[..., ViewBatch]:
             "normals": torch.stack(normals),
             "voxels": torch.stack(voxels),
             "keypoints": keypoints,
-            "parts": torch.rand(objects, views, 4, size, size, generator=generator).softmax(dim=2),
+            "parts": torch.rand(objects, views, 5, size, size, generator=generator).softmax(dim=2),
         }
         return ViewBatch(**fields | changes)
 
