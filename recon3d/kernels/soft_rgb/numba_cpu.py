@@ -1,7 +1,7 @@
 """Depth-softmax colours compiled for the CPU; tasks and determinism as in `kernels.soft_silhouette.numba_cpu`.
 
 Corner colours and atlases run through the same loops: a face has K colours, three of its corners (`resolution` 0) or
-the R^2 texels of its rows and columns.
+the R^2 texels of its rows and columns. The state of a pixel lies together in memory, colours last.
 """
 
 from __future__ import annotations
@@ -19,12 +19,38 @@ from recon3d.kernels.soft_silhouette.numba_cpu import closest_edge, pixel_range,
 from recon3d.kernels.soft_silhouette.reference import CUTOFF, MIN_AREA
 from recon3d.kernels.zbuffer.numba_cpu import MIN_Z
 
+# Faces whose weight at a pixel is below exp(-60) of the nearest's are nothing there: D is at least 1e-10, so they would
+# not change a bit of the sum.
+NEGLIGIBLE = -60.0
+
+
+@njit(cache=True)
+def _set_face(face, sigma, size, row_from, row_to, edges, planes):
+    """Prepare a face (3,3): edges, weights as planes (3,3) over x, y, 1, and the pixels: top, bottom, left, right.
+
+    Faces that are not drawn have no pixels.
+    """
+    area = set_edges(face, edges)
+    z0, z1, z2 = np.float64(face[0, 2]), np.float64(face[1, 2]), np.float64(face[2, 2])
+    if abs(area) <= MIN_AREA or z0 <= MIN_Z or z1 <= MIN_Z or z2 <= MIN_Z:
+        return 0, 0, 0, 0
+    x, y = edges[:, 0], edges[:, 1]
+    for k in range(3):
+        m, n = (k + 1) % 3, (k + 2) % 3
+        planes[k, 0] = (y[n] - y[m]) / area
+        planes[k, 1] = (x[m] - x[n]) / area
+        planes[k, 2] = -(planes[k, 0] * x[m] + planes[k, 1] * y[m])
+    pad = math.sqrt(CUTOFF * sigma)
+    top, bottom = pixel_range(min(y[0], y[1], y[2]), max(y[0], y[1], y[2]), pad, size, row_from, row_to)
+    left, right = pixel_range(min(x[0], x[1], x[2]), max(x[0], x[1], x[2]), pad, size, 0, size)
+    return top, bottom, left, right
+
 
 @njit(cache=True, inline="always")
-def _clipped_weights(px, py, x0, y0, x1, y1, x2, y2, area):
-    w0 = min(max(((px - x1) * (y2 - y1) - (py - y1) * (x2 - x1)) / area, 0.0), 1.0)
-    w1 = min(max(((px - x2) * (y0 - y2) - (py - y2) * (x0 - x2)) / area, 0.0), 1.0)
-    w2 = min(max(((px - x0) * (y1 - y0) - (py - y0) * (x1 - x0)) / area, 0.0), 1.0)
+def _clipped_weights(px, py, planes):
+    w0 = min(max(planes[0, 0] * px + planes[0, 1] * py + planes[0, 2], 0.0), 1.0)
+    w1 = min(max(planes[1, 0] * px + planes[1, 1] * py + planes[1, 2], 0.0), 1.0)
+    w2 = min(max(planes[2, 0] * px + planes[2, 1] * py + planes[2, 2], 0.0), 1.0)
     total = 1.0 / max(w0 + w1 + w2, 1e-12)
     return w0 * total, w1 * total, w2 * total
 
@@ -45,17 +71,12 @@ def _texel(w0, w1, resolution):
 def _forward_rows(verts, colors, resolution, size, sigma, gamma, near, far, row_from, row_to, peak, total, image):
     """Blend one image's faces into rows [row_from, row_to); peak, total, image start as the background's."""
     pad = math.sqrt(CUTOFF * sigma)
-    edges = np.empty((3, 8))
-    color = np.empty(3)
+    edges, planes, color = np.empty((3, 8)), np.empty((3, 3)), np.empty(3)
     for f in range(verts.shape[0]):
-        x0, y0, z0 = np.float64(verts[f, 0, 0]), np.float64(verts[f, 0, 1]), np.float64(verts[f, 0, 2])
-        x1, y1, z1 = np.float64(verts[f, 1, 0]), np.float64(verts[f, 1, 1]), np.float64(verts[f, 1, 2])
-        x2, y2, z2 = np.float64(verts[f, 2, 0]), np.float64(verts[f, 2, 1]), np.float64(verts[f, 2, 2])
-        area = set_edges(verts[f], edges)
-        if abs(area) <= MIN_AREA or z0 <= MIN_Z or z1 <= MIN_Z or z2 <= MIN_Z:
+        top, bottom, left, right = _set_face(verts[f], sigma, size, row_from, row_to, edges, planes)
+        if top >= bottom or left >= right:
             continue
-        top, bottom = pixel_range(min(y0, y1, y2), max(y0, y1, y2), pad, size, row_from, row_to)
-        left, right = pixel_range(min(x0, x1, x2), max(x0, x1, x2), pad, size, 0, size)
+        r0, r1, r2 = 1.0 / verts[f, 0, 2], 1.0 / verts[f, 1, 2], 1.0 / verts[f, 2, 2]
         for i in range(top, bottom):
             py = 1.0 - (2 * i + 1) / size
             for j in range(left, right):
@@ -64,18 +85,22 @@ def _forward_rows(verts, colors, resolution, size, sigma, gamma, near, far, row_
                 logit = d / sigma
                 if logit <= -CUTOFF:
                     continue
-                w0, w1, w2 = _clipped_weights(px, py, x0, y0, x1, y1, x2, y2, area)
-                depth = 1.0 / (w0 / z0 + w1 / z1 + w2 / z2)
+                w0, w1, w2 = _clipped_weights(px, py, planes)
+                depth = 1.0 / (w0 * r0 + w1 * r1 + w2 * r2)
                 if depth < near or depth > far:
                     continue
                 score = (far - depth) / (far - near)
-                if score > peak[i, j]:  # online softmax: what is there is rescaled to the new largest score
-                    shrink = math.exp((peak[i, j] - score) / gamma)
+                below = (score - peak[i, j]) / gamma
+                if below < NEGLIGIBLE:
+                    continue
+                if below > 0.0:  # online softmax: what is there is rescaled to the new largest score
+                    shrink = math.exp(-below)
                     total[i, j] *= shrink
                     for c in range(3):
-                        image[c, i, j] *= shrink
+                        image[i, j, c] *= shrink
                     peak[i, j] = score
-                share = math.exp((score - peak[i, j]) / gamma) / (1.0 + math.exp(-logit))
+                    below = 0.0
+                share = math.exp(below) / (1.0 + math.exp(-logit))
                 total[i, j] += share
                 if resolution:
                     texel = _texel(w0, w1, resolution)
@@ -85,11 +110,11 @@ def _forward_rows(verts, colors, resolution, size, sigma, gamma, near, far, row_
                     for c in range(3):
                         color[c] = w0 * colors[f, 0, c] + w1 * colors[f, 1, c] + w2 * colors[f, 2, c]
                 for c in range(3):
-                    image[c, i, j] += share * color[c]
+                    image[i, j, c] += share * color[c]
     for i in range(row_from, row_to):
         for j in range(size):
             for c in range(3):
-                image[c, i, j] /= total[i, j]
+                image[i, j, c] /= total[i, j]
 
 
 @njit(cache=True)
@@ -97,22 +122,17 @@ def _backward_faces(
     verts, colors, resolution, size, sigma, gamma, near, far, face_from, face_to,
     peak, total, image, grad, grad_verts, grad_colors,
 ):  # fmt: skip
-    """Gradients of faces [face_from, face_to) from `grad` = dL/d image (3,S,S)."""
+    """Gradients of faces [face_from, face_to) from `grad` = dL/d image (S,S,3)."""
     pad = math.sqrt(CUTOFF * sigma)
-    edges = np.empty((3, 8))
-    w = np.empty(3)
-    color = np.empty(3)
+    edges, planes, color, w, r = np.empty((3, 8)), np.empty((3, 3)), np.empty(3), np.empty(3), np.empty(3)
     for f in range(face_from, face_to):
         grad_verts[f] = 0.0
         grad_colors[f] = 0.0
-        x0, y0, z0 = np.float64(verts[f, 0, 0]), np.float64(verts[f, 0, 1]), np.float64(verts[f, 0, 2])
-        x1, y1, z1 = np.float64(verts[f, 1, 0]), np.float64(verts[f, 1, 1]), np.float64(verts[f, 1, 2])
-        x2, y2, z2 = np.float64(verts[f, 2, 0]), np.float64(verts[f, 2, 1]), np.float64(verts[f, 2, 2])
-        area = set_edges(verts[f], edges)
-        if abs(area) <= MIN_AREA or z0 <= MIN_Z or z1 <= MIN_Z or z2 <= MIN_Z:
+        top, bottom, left, right = _set_face(verts[f], sigma, size, 0, size, edges, planes)
+        if top >= bottom or left >= right:
             continue
-        top, bottom = pixel_range(min(y0, y1, y2), max(y0, y1, y2), pad, size, 0, size)
-        left, right = pixel_range(min(x0, x1, x2), max(x0, x1, x2), pad, size, 0, size)
+        for k in range(3):
+            r[k] = 1.0 / verts[f, k, 2]
         for i in range(top, bottom):
             py = 1.0 - (2 * i + 1) / size
             for j in range(left, right):
@@ -121,26 +141,28 @@ def _backward_faces(
                 logit = d / sigma
                 if logit <= -CUTOFF:
                     continue
-                w[0], w[1], w[2] = _clipped_weights(px, py, x0, y0, x1, y1, x2, y2, area)
-                depth = 1.0 / (w[0] / z0 + w[1] / z1 + w[2] / z2)
+                w[0], w[1], w[2] = _clipped_weights(px, py, planes)
+                depth = 1.0 / (w[0] * r[0] + w[1] * r[1] + w[2] * r[2])
                 if depth < near or depth > far:
                     continue
-                score = (far - depth) / (far - near)
+                below = ((far - depth) / (far - near) - peak[i, j]) / gamma
+                if below < NEGLIGIBLE:
+                    continue
                 probability = 1.0 / (1.0 + math.exp(-logit))
-                share = probability * math.exp((score - peak[i, j]) / gamma) / total[i, j]
+                share = probability * math.exp(below) / total[i, j]
+                pull = 0.0  # sum_c dL/dI_c (C_c - I_c)
                 if resolution:
                     texel = _texel(w[0], w[1], resolution)
                     for c in range(3):
                         color[c] = colors[f, texel, c]
-                        grad_colors[f, texel, c] += share * grad[c, i, j]
+                        grad_colors[f, texel, c] += share * grad[i, j, c]
                 else:
                     for c in range(3):
                         color[c] = w[0] * colors[f, 0, c] + w[1] * colors[f, 1, c] + w[2] * colors[f, 2, c]
                         for k in range(3):
-                            grad_colors[f, k, c] += share * w[k] * grad[c, i, j]
-                pull = 0.0  # sum_c dL/dI_c (C_c - I_c)
+                            grad_colors[f, k, c] += share * w[k] * grad[i, j, c]
                 for c in range(3):
-                    pull += grad[c, i, j] * (color[c] - image[c, i, j])
+                    pull += grad[i, j, c] * (color[c] - image[i, j, c])
                 # Through D: dI/d logit = share (1 - D); then as in the silhouette.
                 scale = 2.0 * pull * share * (1.0 - probability) / sigma
                 if d < 0.0:
@@ -152,9 +174,8 @@ def _backward_faces(
                 grad_verts[f, second, 1] += scale * t * gy
                 # Through depth: d score/d depth = -1/(far - near), d depth/d z_k = depth^2 w_k / z_k^2.
                 slope = -pull * share / gamma / (far - near) * depth * depth
-                grad_verts[f, 0, 2] += slope * w[0] / (z0 * z0)
-                grad_verts[f, 1, 2] += slope * w[1] / (z1 * z1)
-                grad_verts[f, 2, 2] += slope * w[2] / (z2 * z2)
+                for k in range(3):
+                    grad_verts[f, k, 2] += slope * w[k] * r[k] * r[k]
 
 
 @njit(cache=True, parallel=True)
@@ -195,8 +216,8 @@ class _SoftRGB(torch.autograd.Function):
             colors = colors.flatten(2, 3)
         peak = np.full((b, image_size, image_size), eps, np.float64)
         total = np.ones((b, image_size, image_size), np.float64)
-        image = np.empty((b, 3, image_size, image_size), np.float64)
-        image[:] = np.asarray(background, np.float64).reshape(1, 3, 1, 1)
+        image = np.empty((b, image_size, image_size, 3), np.float64)
+        image[:] = np.asarray(background, np.float64)
         threads = numba.get_num_threads()
         bands = 1 if b >= threads else min(threads, image_size)
         scalars = (resolution, image_size, sigma, gamma, near, far)
@@ -204,23 +225,23 @@ class _SoftRGB(torch.autograd.Function):
             _forward_parallel(verts.numpy(), colors.numpy(), *scalars, bands, peak, total, image)
         ctx.save_for_backward(verts, colors, *map(torch.from_numpy, (peak, total, image)))
         ctx.scalars = scalars
-        return torch.from_numpy(image).to(face_verts.dtype)
+        return torch.from_numpy(image).permute(0, 3, 1, 2).to(face_verts.dtype, memory_format=torch.contiguous_format)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         verts, colors, peak, total, image = (value.numpy() for value in ctx.saved_tensors)
-        grad = grad_output.to(torch.float64).contiguous().numpy()
-        grad_verts, grad_colors = np.empty(verts.shape, np.float64), np.empty(colors.shape, np.float64)
+        grad = grad_output.to(torch.float64).permute(0, 2, 3, 1).contiguous().numpy()
+        # A texel is seen by few pixels, and an atlas is large: its gradient is summed in its own precision.
+        grad_verts, grad_colors = np.empty(verts.shape, np.float64), np.empty_like(colors)
         threads = numba.get_num_threads()
         runs = 1 if len(verts) >= threads else threads
         if len(verts):
             _backward_parallel(
                 verts, colors, *ctx.scalars, runs, peak, total, image, grad, grad_verts, grad_colors
             )  # fmt: skip
-        dtype = grad_output.dtype
-        to_colors = torch.from_numpy(grad_colors).to(dtype).reshape(ctx.shape)
-        return torch.from_numpy(grad_verts).to(dtype), to_colors, *[None] * 7
+        to_verts = torch.from_numpy(grad_verts).to(grad_output.dtype)
+        return to_verts, torch.from_numpy(grad_colors).reshape(ctx.shape), *[None] * 7
 
 
 def soft_rgb_numba(
