@@ -29,6 +29,7 @@ NOT_HASHED = frozenset(
         "config",
         "seed_everything",
         "ckpt_path",
+        "evaluator",
         *(f"data.init_args.{name}" for name in ("root", "meshes", "seed", "num_workers", "workers", "name")),
         *(
             f"trainer.{name}"
@@ -101,7 +102,7 @@ class ReconCLI(LightningCLI):
     """LightningCLI for methods and data sets of this project; `recon3d fit`, and what the runner builds a cell with."""
 
     def __init__(self, **kwargs: Any) -> None:
-        defaults: dict[str, Any] = {"callbacks": [Evaluator(), RichProgressBar()]} | kwargs.pop("trainer_defaults", {})
+        defaults: dict[str, Any] = {"callbacks": [RichProgressBar()]} | kwargs.pop("trainer_defaults", {})
         super().__init__(
             ReconstructionMethod,
             ReconstructionDataModule,
@@ -120,7 +121,8 @@ class ReconCLI(LightningCLI):
         return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Links: one seed for all, and as many views per object as the method trains on."""
+        """The Evaluator, one seed for all, and as many views per object as the method trains on."""
+        parser.add_lightning_class_args(Evaluator, "evaluator")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         parser.link_arguments("model", "data.init_args.train_views", compute_fn=_min_views, apply_on="instantiate")
 

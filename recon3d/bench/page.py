@@ -13,6 +13,9 @@ Cells = list[tuple[str, bool]]  # text, and whether it is the best of its group
 # Variants of the Chamfer distance and of the IoU that papers on point clouds report; a table of their own.
 POINT_MEASURES = frozenset({"chamfer_best", "chamfer_diagonal", "surface_iou", "filled_iou"})
 CAMERA_MEASURES = frozenset({"pose_accuracy", "pose_error"})  # shown where a method predicts cameras
+TEXTURE_MEASURES = frozenset({"ssim", "ssim_inside", "ssim_plain", "ssim_inside_plain", "fid", "fid_plain"})
+IMAGE_MEASURES = TEXTURE_MEASURES | {"mask_iou_soft"}  # shown where a method gives a texture
+KEYPOINT_MEASURES = frozenset({"pck_flow", "pck_camera"})  # shown where one is defined
 
 
 def page(standing: Standing, papers: Reported) -> str:
@@ -26,10 +29,15 @@ def page(standing: Standing, papers: Reported) -> str:
         )
         points = tuple(column for column in standing.columns if column.name in POINT_MEASURES)
         cameras = tuple(column for column in standing.columns if column.name in CAMERA_MEASURES)
-        others = tuple(column for column in standing.columns if column not in points + cameras)
-        predicted = any(row.value(column.name) is not None for row in standing.rows for column in cameras)
+        shown = columns_shown(standing)
+        images = tuple(column for column in shown if column.name in IMAGE_MEASURES)
+        keypoints = tuple(column for column in shown if column.name in KEYPOINT_MEASURES)
+        others = tuple(column for column in shown if column not in points + cameras + images + keypoints)
+        predicted = any(standing.has_value(column) for column in cameras)
         parts += ["## Results\n", bold_table(*results(standing, others)), _scored(standing)]
         parts += ["## As points\n", bold_table(*results(standing, points))] if points else []
+        parts += ["## As images\n", bold_table(*results(standing, images))] if images else []
+        parts += ["## Key points\n", bold_table(*results(standing, keypoints))] if keypoints else []
         parts += ["## Cameras\n", bold_table(*results(standing, cameras))] if predicted else []
         if standing.primary is not None:
             parts += [
@@ -40,6 +48,17 @@ def page(standing: Standing, papers: Reported) -> str:
         parts += ["## Runs\n", runs(standing)]
     parts += left_out(standing)
     return "\n".join(parts)
+
+
+def columns_shown(standing: Standing) -> tuple[Column, ...]:
+    """The columns without those of images and key points that say nothing here: most data have no such thing."""
+    textured = any(standing.has_value(column) for column in standing.columns if column.name in TEXTURE_MEASURES)
+    return tuple(
+        column
+        for column in standing.columns
+        if column.name not in IMAGE_MEASURES | KEYPOINT_MEASURES
+        or (standing.has_value(column) and (textured or column.name in KEYPOINT_MEASURES))
+    )
 
 
 def left_out(standing: Standing) -> list[str]:
@@ -55,8 +74,8 @@ def left_out(standing: Standing) -> list[str]:
 
 
 def results(standing: Standing, columns: Sequence[Column] | None = None) -> tuple[list[str], list[Cells]]:
-    """Header and rows of a table of measures, all by default: text, and whether it is the best of its group."""
-    columns = standing.columns if columns is None else columns
+    """Header and rows of a table of measures, by default `columns_shown`: text, and whether it is the group's best."""
+    columns = columns_shown(standing) if columns is None else columns
     header = ["method", "supervision", "input", "seeds", *(column.label for column in columns)]
     lines: list[Cells] = []
     for row in standing.rows:
@@ -109,7 +128,7 @@ def first_line(error: str | None) -> str:
 def _scored(standing: Standing) -> str:
     """How many samples stand behind the columns, the notes of the measures, the methods' papers."""
     counts, notes = [], []
-    for column in standing.columns:
+    for column in columns_shown(standing):
         results = [(row, result) for row in standing.rows for result in row.results(column.name)]
         ns = sorted({result.n for _, result in results})
         counts.append(f"{column.name} {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else ""))

@@ -102,8 +102,13 @@ class Standing:
 
     @property
     def primary(self) -> Column | None:
-        """The measure that orders the rows: `PRIMARY`, else the first one."""
-        return next((column for column in self.columns if column.name == PRIMARY), next(iter(self.columns), None))
+        """The measure that orders the rows: `PRIMARY`, else the first one; one that has a value, if there is any."""
+        first = sorted(self.columns, key=lambda column: (not self.has_value(column), column.name != PRIMARY))
+        return next(iter(first), None)
+
+    def has_value(self, column: Column) -> bool:
+        """Whether any row has a value of a measure."""
+        return any(row.value(column.name) is not None for row in self.rows)
 
     def rivals(self, row: Row) -> list[Row]:
         """The rows of the same supervision group, with `row`."""

@@ -27,6 +27,7 @@ from recon3d.bench.cell import Cell, ReconCLI, data_overrides, own_arguments, re
 from recon3d.bench.provenance import provenance
 from recon3d.bench.record import SCHEMA, Cost, Data, Paper, Record, is_finished, load, save
 from recon3d.bench.survival import TrainClock, replace_file
+from recon3d.evaluation.convert import NO_NETWORK
 from recon3d.evaluation.evaluator import Evaluator
 from recon3d.evaluation.picture import comparison_picture
 from recon3d.evaluation.protocol import PROTOCOL
@@ -59,6 +60,13 @@ def run(cell: Cell, force: bool = False) -> Record:
         cell: what to run.
         force: run again, from the start, also what is finished.
     """
+    record = _run(cell, force)
+    assert record is not None  # only a baseline is left out
+    return record
+
+
+def _run(cell: Cell, force: bool = False, baseline: bool = False) -> Record | None:
+    """As `run`; None for a baseline that trains on what the data do not give."""
     _quiet()
     clock = TrainClock()
     cli: ReconCLI | None = None
@@ -71,6 +79,9 @@ def run(cell: Cell, force: bool = False) -> Record:
         if not force and _is_done(cell, cli, digest):
             logger.info("%s is finished; FORCE=1 runs it again.", cell.record_path)
             return load(cell.record_path)
+        if baseline and (lacking := _lacking(cli)):
+            logger.info("%s is left out: it trains on %s, which %s lacks.", cell.method, ", ".join(lacking), cell.data)
+            return None
         folder.mkdir(parents=True, exist_ok=True)
         if cli.trainer.is_global_zero:
             resolved = cli.parser.dump(cli.config, skip_none=False)
@@ -102,7 +113,29 @@ def _is_done(cell: Cell, cli: ReconCLI, digest: str) -> bool:
     if not is_finished(cell.record_path, digest, versions) or not (cell.folder(digest) / CHECKPOINT).exists():
         return False
     cli.datamodule.prepare_data()
-    return load(cell.record_path).data.hash == cli.datamodule.data_hash()
+    record = load(cell.record_path)
+    return record.data.hash == cli.datamodule.data_hash() and _has_network(record, _evaluator(cli.trainer).network)
+
+
+def _has_network(record: Record, network: str | None) -> bool:
+    """Whether a Record was made with the feature network that is given now; without one any will do."""
+    fid = record.measures["fid"]
+    return network is None or (fid.note != NO_NETWORK and (fid.value is None or network in (fid.note or "")))
+
+
+def _lacking(cli: ReconCLI) -> list[str]:
+    """Fields that the method trains on and the first training sample does not have."""
+    if not cli.model.needs:
+        return []
+    cli.datamodule.prepare_data()
+    cli.datamodule.setup("fit")
+    loader = cli.datamodule.train_dataloader()
+    sample = loader.dataset[next(iter(loader.sampler))]
+    return [name for name in sorted(cli.model.needs) if getattr(sample, name) is None]
+
+
+def _evaluator(trainer: Trainer) -> Evaluator:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
 
 
 def _quiet() -> None:
@@ -135,7 +168,7 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
         trainer.strategy.connect(method)
     trainer.save_checkpoint(checkpoint)
     trainer.test(method, datamodule=data, verbose=False, weights_only=True)
-    evaluator = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluator))
+    evaluator = _evaluator(trainer)
     device = trainer.strategy.root_device
     batch = next(iter(data.test_dataloader())).to(device)
     method = method.to(device).eval()
@@ -243,12 +276,15 @@ def _send_logs_to(trainer: Trainer, folder: Path) -> None:
 def bench(cell: Cell, force: bool = False, baselines: Sequence[str] = BASELINES) -> list[Record]:
     """Run a cell, its baselines first where they are not finished; Records in that order.
 
-    The baselines take the cell's data, preset and seed, but none of its overrides except those of the data.
+    The baselines take the cell's data, preset and seed, but none of its overrides except those of the data. One that
+    trains on what the data do not give is left out, and the log says so.
     """
     if "wandb" in cell.loggers and not os.environ.get("WANDB_API_KEY"):
         os.environ.setdefault("WANDB_MODE", "offline")  # without a key wandb would ask for one
     data_only = tuple(data_overrides(cell.overrides))
-    records = [
-        run(replace(cell, method=name, overrides=data_only, loggers=())) for name in baselines if name != cell.method
+    floors = [
+        _run(replace(cell, method=name, overrides=data_only, loggers=()), baseline=True)
+        for name in baselines
+        if name != cell.method
     ]
-    return [*records, run(cell, force=force)]
+    return [*(record for record in floors if record is not None), run(cell, force=force)]

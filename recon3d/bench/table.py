@@ -33,6 +33,12 @@ HOW_TO_READ = """\
   (so it counts objects), `chamfer` the mean over all; `chamfer_diagonal` scales prediction and ground truth to a box of
   diagonal 1; `surface_iou` and `filled_iou` compare the cells of a 32³ grid that hold a point, before and after filling
   cavities: they depend on the number of points and are not `voxel_iou`, which compares solids.
+- *As images*, where a method gives a texture: `mask_iou_soft` compares the coverage of pixels, `mask_iou` masks of 0 or
+  1. `ssim` compares the textured prediction, unlit, with the input image; both lie on black, which agrees and lifts it,
+  so `ssim_inside` is the mean inside the true mask. `fid` compares the features of both sets in the network that its
+  note names. `_plain` is the texture without what a method adds for the sake of training.
+- *Key points*: the share that lands within 0.1 of the object's size when carried from one image to another, through the
+  texture flow or through shape and camera. It counts pairs of images.
 - By category, "mean" counts every category the same (as the papers do), "all samples" every sample.
 - **Bold** is the best of one supervision group (the fields used in training), where the group has at least two methods.
   Look at the input as well: a mask besides RGB is an advantage.

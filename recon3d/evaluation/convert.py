@@ -39,8 +39,8 @@ from recon3d.structures import Camera, Reconstruction, ViewBatch
 
 LIMIT = 100.0  # object units, where the object has size 1: what lies beyond has diverged
 NO_NETWORK = (
-    "no weights of a feature network: give --fid_weights with torchvision's inception_v3_google-0cc3c7bd.pth (from "
-    "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth)"
+    "no weights of a feature network; give torchvision's file, "
+    "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth, as --evaluator.fid_weights"
 )
 ANTI_ALIAS = 2  # of soft masks and images, as in UMR's evaluation
 

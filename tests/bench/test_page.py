@@ -151,3 +151,37 @@ def test_reported_rows_stand_beside_ours_on_shapenet(run: Make) -> None:
 @pytest.mark.parametrize(("iou", "shown"), [(0.98765, "0.988"), (1.5, "1.50"), (123.456, "123.5")])
 def test_digits_follow_the_size(run: Make, iou: float, shown: str) -> None:
     assert row(section(render(run(iou=iou)), "Results"), "softras")[4] == shown
+
+
+def with_images(record: Record, *, textured: bool = True, keypoints: bool = True) -> Record:
+    soft = MeasureResult(0.75, 60, "1", 1, True, {}, (0.7, 0.8), None)
+    none = replace(soft, value=None, n=0, interval=None, note="the method gives no texture")
+    fid = replace(soft, value=12.5 if textured else None, higher_is_better=False, note="a network")
+    extra = {
+        "mask_iou_soft": soft,
+        "ssim": soft if textured else none,
+        "ssim_plain": none,
+        "fid": fid if textured else replace(none, higher_is_better=False),
+        "pck_flow": replace(soft, value=0.4, n=9000) if keypoints else replace(none, note="no key points"),
+        "pck_camera": replace(none, note="another reason"),
+    }
+    measures = record.measures | extra
+    return replace(record, measures=measures, measure_order=tuple(measures))
+
+
+def test_images_and_key_points_have_tables_of_the_measures_that_somebody_has(run: Make) -> None:
+    text = render(with_images(run(method="paints")), with_images(run(method="grey"), textured=False, keypoints=False))
+    results = section(text, "Results").split("Samples scored")[0]
+    assert not any(name in results for name in ("mask_iou_soft", "ssim", "fid", "pck"))
+    images, keypoints = section(text, "As images"), section(text, "Key points")
+    assert row(images, "method")[4:] == ["mask_iou_soft ↑ [1] v1", "ssim ↑ [1] v1", "fid ↓ [1] v1"]
+    assert row(images, "paints")[4:] == ["**0.750**", "0.750", "12.50"]
+    assert row(images, "grey")[4:] == ["**0.750**", "n/a", "n/a"]
+    assert row(keypoints, "method")[4:] == ["pck_flow ↑ [1] v1"]
+    assert (row(keypoints, "paints")[4:], row(keypoints, "grey")[4:]) == (["0.400"], ["n/a"])
+    assert "mask_iou_soft 60, ssim 0 to 60, fid 0 to 60, pck_flow 0 to 9000." in text
+    assert "- paints, fid: a network\n" in text and "ssim_plain" not in text and "another reason" not in text
+
+
+def test_pages_without_textures_and_key_points_do_not_grow(run: Make) -> None:
+    assert render(with_images(run(), textured=False, keypoints=False)) == render(run())

@@ -130,3 +130,12 @@ def test_a_measure_that_only_some_runs_have_is_a_column(run: Make) -> None:
         "chamfer ↓ [x100] v1",
     ]
     assert next(row for row in standing.rows if row.method == "old").value("mask_iou") is None
+
+
+def test_where_nobody_has_the_primary_measure_the_first_that_somebody_has_orders(run: Make) -> None:
+    # Photographs have no voxels.
+    (standing,) = standings([run(method="a", iou=None, chamfer=3.0), run(method="b", iou=None, chamfer=2.0)])
+    assert standing.primary is not None and standing.primary.name == "chamfer"
+    assert [row.method for row in standing.rows] == ["b", "a"]
+    (standing,) = standings([run(method="a", iou=None, chamfer=None)])
+    assert standing.primary is not None and standing.primary.name == "voxel_iou"

@@ -23,6 +23,9 @@ from PIL import Image
 from recon3d.bench import runner
 from recon3d.bench.record import Record, load, save
 from recon3d.bench.runner import Cell, bench
+from recon3d.data.multiview import MultiViewDataset
+from recon3d.evaluation.convert import NO_NETWORK
+from recon3d.evaluation.evaluator import Evaluator
 from recon3d.evaluation.protocol import PROTOCOL
 from recon3d.methods.base import ReconstructionMethod
 
@@ -187,6 +190,51 @@ def test_baselines_take_the_data_of_the_cell_but_not_the_schedule_of_its_method(
     records = bench(this, baselines=("mean_shape",))
     assert [record.error for record in records] == [None, None]
     assert [record.measures["voxel_iou"].n for record in records] == [2, 2]
+
+
+def test_a_baseline_that_trains_on_what_the_data_lack_is_left_out(cell, monkeypatch, caplog):
+    given = MultiViewDataset.__getitem__
+    monkeypatch.setattr(MultiViewDataset, "__getitem__", lambda self, index: replace(given(self, index), voxels=None))
+    this = cell(method="template")
+    with caplog.at_level("INFO", logger="recon3d.bench.runner"):
+        records = bench(this)
+    assert [(record.method, record.error) for record in records] == [("template", None)]
+    assert not replace(this, method="mean_shape").record_path.exists()
+    assert "mean_shape is left out: it trains on voxels, which tiny lacks." in caplog.text
+    # Asked for by name it fails, as any method does.
+    assert "lacks ['voxels']" in str(runner.run(replace(this, method="mean_shape")).error)
+
+
+def test_a_feature_network_that_is_new_to_a_record_is_used_without_training(cell, monkeypatch):
+    this = cell()
+    first = runner.run(this)
+    assert first.measures["fid"].note == NO_NETWORK
+    tests: list[str] = []
+
+    class Named(Evaluator):
+        def __init__(self, fid_weights: Path | None = None) -> None:
+            super().__init__()
+            self.network = "a network" if fid_weights is not None else None
+
+        def on_test_epoch_end(self, trainer, pl_module):
+            super().on_test_epoch_end(trainer, pl_module)
+            tests.append(this.method)
+            fid = replace(self.results["fid"], value=3.0, n=4, note=self.network)
+            self.results |= {"fid": fid if self.network else self.results["fid"]}
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a finished run was trained")
+
+    monkeypatch.setattr(ReconstructionMethod, "training_step", refuse)
+    monkeypatch.setattr("recon3d.bench.cell.Evaluator", Named)
+    given = replace(this, overrides=("--evaluator.fid_weights", "inception.pth"))
+    again = runner.run(given)
+    assert again.error is None and again.measures["fid"].note == "a network"
+    assert again.provenance.config_hash == first.provenance.config_hash
+    assert len(tests) == 1
+    runner.run(given)
+    runner.run(this)  # finished, with more than it asks for
+    assert len(tests) == 1
 
 
 def test_a_wrong_data_root_is_recorded(cell, tmp_path):
