@@ -57,11 +57,13 @@ class Seen:
         coverage: (H, W) in [0, 1], not covered by other objects.
         box: of its pixels, inclusive.
         keypoints: (K, 3): x, y, visible; the place is also right where it is 0.
+        shown: share of its pixels in the picture that other objects leave.
     """
 
     coverage: np.ndarray
     box: tuple[float, float, float, float]
     keypoints: np.ndarray
+    shown: float
 
 
 def photograph(
@@ -88,7 +90,8 @@ def photograph(
         coverage = mask * (depth <= nearest)
         shown += color * coverage[..., None]
         covered += coverage
-        seen.append(Seen(coverage, _box(coverage), _keypoints(item, max(size), nearest)))
+        shown_share = float(coverage.sum() / max(mask.sum(), 1.0))
+        seen.append(Seen(coverage, _box(coverage), _keypoints(item, max(size), nearest), shown_share))
     scene = background(size, rng)
     if perch and rng.random() < 0.5:
         _add_branch(scene, seen[0].box, rng)

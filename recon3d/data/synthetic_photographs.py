@@ -1,119 +1,32 @@
 """The embedded data sets of photographs: procedural birds as CUB, procedural cars as Pascal3D+, made on first use.
 
 Above `synthetic_birds` and `synthetic_cars` (pictures) and `cub_writing` and `pascal3d_writing` (files); what reads the
-files is `cub` and `pascal3d`, as it reads the real ones. A set is made in a folder beside its own, which appears when
-it is finished: an interrupted run leaves nothing that could be taken for a set.
+files is `cub` and `pascal3d`, as it reads the real ones.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
-import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
-from recon3d.data import cub_writing, synthetic_birds
+from recon3d.data import cub_writing, pascal3d_writing, synthetic_birds, synthetic_cars
 from recon3d.data.base import resolve_root
 from recon3d.data.building import content_hash
 from recon3d.data.cub import CUBDataModule
-from recon3d.data.description import DESCRIPTION_FILE
-from recon3d.data.npz import DataFileError, write_text
-from recon3d.data.worker_pool import run_jobs
-from recon3d.geometry.shapes.bird import make_bird
+from recon3d.data.nmr_layout import SPLITS
+from recon3d.data.pascal3d import Pascal3DDataModule
+from recon3d.data.photograph_annotations import Photograph
+from recon3d.data.photograph_building import build_set, set_version, split_seeds, write_all
+from recon3d.geometry.shapes.bird import Bird, make_bird
+from recon3d.geometry.shapes.car_keypoints import Car, make_car
 
-logger = logging.getLogger(__name__)
-
-VERSION = 1  # raise when the same shapes are photographed or written in another way
-SPLITS = ("train", "val", "test")
-# Every split of every `shape_seed` has so many seeds of its own, taken from the first: splits never share a picture,
-# and a larger set contains the smaller one.
-SEEDS_IN_A_SPLIT = 1_000_000
-
-Job = TypeVar("Job")
-Written = TypeVar("Written")
-
-
-def split_seeds(counts: Mapping[str, int], shape_seed: int = 0) -> dict[str, range]:
-    """Numbers of the pictures of train, val and test.
-
-    Raises:
-        ValueError: a count outside 0 to `SEEDS_IN_A_SPLIT`, no training pictures, or a negative `shape_seed`.
-    """
-    for split in SPLITS:
-        least = int(split == "train")
-        if not least <= counts[split] <= SEEDS_IN_A_SPLIT:
-            raise ValueError(f"Expected {least} to {SEEDS_IN_A_SPLIT} {split} photographs, got {counts[split]}.")
-    if shape_seed < 0:
-        raise ValueError(f"Expected shape_seed at least 0, got {shape_seed}.")
-    first = [(shape_seed * len(SPLITS) + k) * SEEDS_IN_A_SPLIT for k in range(len(SPLITS))]
-    return {split: range(start, start + counts[split]) for split, start in zip(SPLITS, first, strict=True)}
-
-
-def set_version(name: str, shapes: str, seeds: Mapping[str, range]) -> str:
-    """Hash of all that determines a set, equal on every machine where pixels may differ by rounding."""
-    return f"{VERSION}-{content_hash(name, shapes, repr(sorted(seeds.items())))[:16]}"
-
-
-def build_set(out: Path, name: str, version: str, origin: str, fill: Callable[[Path], Mapping[str, int]]) -> None:
-    """Makes a set by `fill`, which is given an empty folder; does nothing where the set is already there.
-
-    Safe to interrupt and to run twice at once: a second process waits for the first.
-
-    Args:
-        out: folder of the result.
-        name: of the data set, in dataset.json.
-        version: of its content.
-        origin: of the objects, in dataset.json.
-        fill: writes all files and gives the number of photographs by split.
-
-    Raises:
-        ValueError: `out` holds something else.
-    """
-    if _is_finished(out, version):
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
-        if _is_finished(out, version):  # by another process, while this one waited
-            return
-        for stale in out.parent.glob(f".{out.name}.*.part"):  # of a run that was killed
-            shutil.rmtree(stale)
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-        temporary.mkdir()
-        try:
-            counts = fill(temporary)
-            facts = {"name": name, "version": version, "scale": "keypoints", "source": origin, "photographs": counts}
-            write_text(temporary / DESCRIPTION_FILE, json.dumps(facts, indent=2, sort_keys=True) + "\n")
-            temporary.replace(out)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_all(
-    function: Callable[[Job], Written], jobs: Sequence[Job], title: str, workers: int | None
-) -> list[Written]:
-    """Results of `function` over `jobs`, in their order, in processes and under a progress bar.
-
-    Raises:
-        DataFileError: a job failed.
-    """
-    results: dict[Job, Written] = {}
-    outcomes = run_jobs(function, jobs, workers=workers)
-    for outcome in track(outcomes, title, total=len(jobs), console=Console(stderr=True), disable=not jobs):
-        if outcome.error is not None or outcome.result is None:
-            raise DataFileError(f"{title}: {outcome.job} failed: {outcome.error}.")
-        results[outcome.job] = outcome.result
-    return [results[job] for job in jobs]
+_PROBES = 5  # cars that tell one version of the shapes from another
+_PASCAL = 7  # of the training pictures of cars one in so many is in Pascal's half, the others in ImageNet's
 
 
 @dataclass(frozen=True)
@@ -204,44 +117,126 @@ class SyntheticBirdsDataModule(CUBDataModule):
         super().prepare_data()
 
 
+@dataclass(frozen=True)
+class CarJob:
+    """One picture of cars to make and write."""
+
+    root: Path
+    seed: int
+    training: bool
+
+
+def make_synthetic_cars(out: Path, counts: Mapping[str, int], shape_seed: int = 0, workers: int | None = None) -> str:
+    """Makes photographs of procedural cars in the layout of Pascal3D+, with CMR's annotations and true shapes.
+
+    Args:
+        out: folder of the result, in which `recon3d.data.pascal3d` finds what it looks for.
+        counts: {split: pictures}, for train, val and test; some show two cars, and CMR's files leave some cars out.
+        shape_seed: another number gives a set of other cars and pictures.
+        workers: processes; None: the cores this process may use.
+
+    Returns:
+        Version of the set.
+    """
+    seeds = split_seeds(counts, shape_seed)
+    version = car_version(counts, shape_seed)
+
+    def fill(folder: Path) -> Mapping[str, int]:
+        jobs = [CarJob(folder, seed, split == "train") for split in SPLITS for seed in seeds[split]]
+        written = iter(write_all(write_car, jobs, "Photographing synthetic cars", workers))
+        splits = {split: [next(written) for _ in seeds[split]] for split in SPLITS}
+        splits = {split: sorted(cars, key=lambda car: (car.source, car.id)) for split, cars in splits.items()}
+        pascal3d_writing.write_annotations(folder, splits, synthetic_cars.cad_models(), synthetic_cars.mean_keypoints())
+        return {split: len(cars) for split, cars in splits.items()}
+
+    build_set(out, "synthetic_cars", version, "recon3d.geometry.shapes.car (procedural)", fill)
+    return version
+
+
+def write_car(job: CarJob) -> pascal3d_writing.WrittenCar:
+    """Makes and writes one picture (runs in a worker)."""
+    source = "pascal" if not job.training or job.seed % _PASCAL == 0 else "imagenet"
+    return pascal3d_writing.write_car(job.root, synthetic_cars.car_picture(job.seed), source, job.training)
+
+
+def car_version(counts: Mapping[str, int], shape_seed: int = 0) -> str:
+    """Version of the set that `make_synthetic_cars` makes."""
+    return set_version("synthetic_cars", _car_shapes(), split_seeds(counts, shape_seed))
+
+
+class SyntheticCarsDataModule(Pascal3DDataModule):
+    """Loaders of photographs of procedural cars, generated on first use in the layouts of Pascal3D+ and of CMR.
+
+    Cameras are perspective; the scaled orthographic ones of CMR's files are fitted to the key points. With them, val
+    and test are different pictures; with the release's annotations both are all of them, as in Pascal3D+.
+
+    Args:
+        root: folder of the set; None is ``synthetic_cars-<version>`` below $RECON3D_DATA (else ``./datasets``), so
+            sets of different numbers, seeds or code lie beside each other.
+        name: of the data set, in Records and tables.
+        train_photographs: number of pictures.
+        val_photographs: number.
+        test_photographs: number.
+        shape_seed: chooses cars and pictures; `seed` only orders the training.
+        workers: processes that generate; None: the cores this process may use.
+        kwargs: see `recon3d.data.pascal3d.Pascal3DDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        name: str = "synthetic_cars",
+        train_photographs: int = 400,
+        val_photographs: int = 60,
+        test_photographs: int = 60,
+        shape_seed: int = 0,
+        workers: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.counts = {"train": train_photographs, "val": val_photographs, "test": test_photographs}
+        self.shape_seed = shape_seed
+        self.workers = workers
+        self.version = car_version(self.counts, shape_seed)
+        super().__init__(root=resolve_root(root, f"synthetic_cars-{self.version}"), name=name, **kwargs)
+
+    def photographs(self, split: str) -> Sequence[Photograph]:
+        """All photographs of a split; with CMR's annotations test has its own."""
+        if self.annotations == "release" or split != "test":
+            return super().photographs(split)
+        if split not in self._photographs:
+            self._photographs[split] = self._cmr_photographs(split)
+        return self._photographs[split]
+
+    def data_hash(self) -> str:
+        """Hash of shapes, numbers and annotations in use, equal on every machine where pixels may not be."""
+        return f"{self.version}-{self.annotations}"
+
+    def prepare_data(self) -> None:
+        """Generate the set, unless that is done."""
+        make_synthetic_cars(self.root, self.counts, self.shape_seed, self.workers)
+        super().prepare_data()
+
+
 @lru_cache(maxsize=1)
 def _bird_shapes() -> str:
     """Hash of a bird of every fourth species: changes with what the code makes, not with how it is written."""
-    birds = [make_bird(species, species) for species in range(0, synthetic_birds.SPECIES, 4)]
-    pieces = [
-        array.tobytes()
-        for bird in birds
-        for array in (bird.shape.verts, bird.shape.faces, bird.shape.face_colors, _rounded(bird.keypoints))
-    ]
-    return content_hash(*pieces)
+    return _hash_of(make_bird(species, species) for species in range(0, synthetic_birds.SPECIES, 4))
+
+
+@lru_cache(maxsize=1)
+def _car_shapes() -> str:
+    return _hash_of(make_car(seed) for seed in range(_PROBES))
+
+
+def _hash_of(objects: Iterable[Bird | Car]) -> str:
+    return content_hash(
+        *(
+            array.tobytes()
+            for item in objects
+            for array in (item.shape.verts, item.shape.faces, item.shape.face_colors, _rounded(item.keypoints))
+        )
+    )
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
     return (np.rint(1e4 * values) + 0.0).astype(np.int64)
-
-
-def _is_finished(out: Path, version: str) -> bool:
-    """Whether `out` holds the set; ValueError if it holds something else."""
-    file = out / DESCRIPTION_FILE
-    if not file.is_file():
-        if out.is_dir() and any(out.iterdir()):
-            raise ValueError(f"{out} is not empty and has no {DESCRIPTION_FILE}. Choose another folder.")
-        return False
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")).get("version")
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"{file}: not the description of a data set ({error}). Choose another folder.") from error
-    if found != version:
-        raise ValueError(
-            f"{out} holds a data set of version {found}, not {version}: it has other numbers of photographs, another "
-            "shape_seed, or is of another version of the code. Choose another folder, or remove this one."
-        )
-    return True
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder to be made alone; the operating system releases the lock of a killed process."""
-    with out.with_name(f".{out.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
