@@ -78,7 +78,9 @@ class Photograph:
     def content(self) -> tuple[object, ...]:
         """What tells this photograph from another: annotations and file sizes, not where the files lie."""
         pose = self.pose and (self.pose.rotation.tolist(), float(self.pose.scale), self.pose.translation.tolist())
-        camera = self.camera and [value.tolist() for value in (self.camera.R, self.camera.T, self.camera.focal)]
+        camera = self.camera and [
+            value.tolist() for value in (self.camera.R, self.camera.T, self.camera.focal, self.camera.center)
+        ]
         points = None if self.keypoints is None else self.keypoints.tolist()
         files = [path and path.stat().st_size for path in (self.image, self.parts, self.truth)]
         mask = self.mask.stat().st_size if isinstance(self.mask, Path) else hashlib.sha256(self.mask).hexdigest()
@@ -114,7 +116,7 @@ def sfm_cameras(poses: Sequence[SfMPose]) -> Camera:
 def mask_png(mask: np.ndarray) -> bytes:
     """A mask (H, W), anything but 0 the object, as a PNG: a hundredth of the memory."""
     stream = io.BytesIO()
-    Image.fromarray((mask != 0).astype(np.uint8) * 255).convert("1").save(stream, "PNG", compress_level=1)
+    Image.fromarray(mask != 0).save(stream, "PNG", compress_level=1)
     return stream.getvalue()
 
 
