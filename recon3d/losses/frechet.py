@@ -255,8 +255,7 @@ class FrechetLoss(nn.Module):
             raise ValueError(f"FrechetLoss: expected features (m, {self.dim}), got {tuple(features.shape)}.")
         live = _gathered(features)
         known = self.rows[: int(self.seen.clamp_max(self.bank))]
-        # Cloned: the bank is written to below, before this distance is differentiated.
-        everything = torch.cat([known.clone().double(), live.double()])
+        everything = torch.cat([known.double(), live.double()])  # a copy: the bank is written to below
         root = self.root[:, : int(self.rank)]
         if len(everything) < self.covariance_from:
             distance = (everything.mean(dim=0) - self.mean).square().sum()
