@@ -251,6 +251,7 @@ GOOD = torch.ones(1, 2, 3, 3)
         (GOOD, torch.ones(1, 2, 4, 5, 3), {}, r"or an atlas \(1, 2, R, R, 3\), .* got \(1, 2, 4, 5, 3\)"),
         (GOOD, torch.ones(1, 2, 0, 0, 3), {}, r"or an atlas \(1, 2, R, R, 3\), .* got \(1, 2, 0, 0, 3\)"),
         (GOOD, torch.ones(1, 2, 4, 4, 4), {}, r"or an atlas \(1, 2, R, R, 3\), .* got \(1, 2, 4, 4, 4\)"),
+        (GOOD, GOOD * torch.tensor([1.0, -math.inf, 1.0]), {}, r"face_colors holds NaN or inf in images \[0\]"),
         (GOOD, GOOD * math.nan, {}, r"face_colors holds NaN or inf in images \[0\]"),
         (GOOD * math.inf, GOOD, {}, r"face_verts holds NaN or inf in images \[0\]"),
         (GOOD, GOOD, {"sigma": 0.0}, "expected sigma, gamma > 0"),
