@@ -83,7 +83,10 @@ class Photograph:
         ]
         points = None if self.keypoints is None else self.keypoints.tolist()
         files = [path and path.stat().st_size for path in (self.image, self.parts, self.truth)]
-        mask = self.mask.stat().st_size if isinstance(self.mask, Path) else hashlib.sha256(self.mask).hexdigest()
+        if isinstance(self.mask, Path):
+            mask: object = self.mask.stat().st_size
+        else:  # its pixels: PNGs of them differ between versions of zlib
+            mask = hashlib.sha256(np.packbits(read_mask(self.mask, self.size, self.id)).tobytes()).hexdigest()
         return (self.id, self.category, self.size, tuple(map(float, self.box)), points, pose, camera, files, mask)
 
 

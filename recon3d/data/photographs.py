@@ -222,7 +222,9 @@ class PhotographDataModule(ReconstructionDataModule):
         """Hash of the annotations of all splits, and of the names and sizes of their files. No picture is opened."""
         digest = hashlib.sha256()
         for split in ("train", "val", "test"):
-            for photograph in self.photographs(split):
+            photographs = self.photographs(split)
+            self._check_files(split, photographs)
+            for photograph in photographs:
                 digest.update(repr((split, *photograph.content())).encode())
         return digest.hexdigest()[:16]
 
@@ -230,7 +232,7 @@ class PhotographDataModule(ReconstructionDataModule):
         """Open the splits that a stage needs.
 
         Raises:
-            DataFileError: a split without photographs, or pictures that are not there.
+            DataFileError: a split without photographs, or files of them that are not there.
         """
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}[stage]:
             if split not in self.datasets and (split != "val" or self.validated):
@@ -246,12 +248,21 @@ class PhotographDataModule(ReconstructionDataModule):
             raise DataFileError(
                 f"{self.root}: no {split} photographs. {self.how_to_get}{' Or set val_views=0.' * (split == 'val')}"
             )
-        if absent := [photograph.image for photograph in photographs if not photograph.image.is_file()]:
+        self._check_files(split, photographs)
+        return PhotographDataset(photographs, self.keypoint_set, self.image_size, self.padding, self.jitter, self.parts)
+
+    def _check_files(self, split: str, photographs: Sequence[Photograph]) -> None:
+        absent = [
+            file
+            for photo in photographs
+            for file in (photo.image, photo.mask, photo.parts, photo.truth)
+            if isinstance(file, Path) and not file.is_file()
+        ]
+        if absent:
             raise DataFileError(
-                f"{self.root}: {len(absent)} of the {len(photographs)} {split} pictures are not there, such "
+                f"{self.root}: {len(absent)} files of the {len(photographs)} {split} photographs are not there, such "
                 f"as {absent[0]}. {self.how_to_get}"
             )
-        return PhotographDataset(photographs, self.keypoint_set, self.image_size, self.padding, self.jitter, self.parts)
 
     def train_dataloader(self) -> ResumableLoader:
         """Batches of jittered, mirrored draws; `balanced` and `train_steps_per_epoch` say of which photographs."""

@@ -168,8 +168,10 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     root = cub_files.write_cmr(tmp_path / "cub")
     lost = root / "CUB_200_2011" / "images" / f"{NAMES[2]}.jpg"
     lost.unlink()
-    with pytest.raises(DataFileError, match=r"1 of the 4 train pictures are not there.*Alpha_0002_20.jpg.*non-commer"):
+    with pytest.raises(DataFileError, match=r"1 files of the 4 train photographs.*Alpha_0002_20.jpg.*non-commer"):
         CUBDataModule().setup("fit")
+    with pytest.raises(DataFileError, match=r"1 files of the 4 train"):
+        CUBDataModule().data_hash()
     Image.new("RGB", (20, 20)).save(lost, "PNG")
     module = CUBDataModule()
     module.setup("fit")
@@ -184,8 +186,11 @@ def test_hash_tells_annotations_apart(cmr_root, release_root, tmp_path):
     first = CUBDataModule(cmr_root).data_hash()
     assert CUBDataModule(cub_files.write_cmr(tmp_path), batch_size=3, limit_objects=1).data_hash() == first
     assert CUBDataModule(release_root, annotations="release").data_hash() != first
+    masked = [cub_files.annotation(5), cub_files.annotation(6) | {"mask": cub_files.mask(5)}]
+    cub_files.write_mat(tmp_path / "data" / "val_cub_cleaned.mat", "images", masked)
+    second = CUBDataModule(tmp_path).data_hash()
     cub_files.write_mat(tmp_path / "sfm" / "anno_val.mat", "sfm_anno", [cub_files.pose(5), cub_files.pose(7)])
-    assert CUBDataModule(tmp_path).data_hash() != first
+    assert len({first, second, CUBDataModule(tmp_path).data_hash()}) == 3
 
 
 def test_configuration():
