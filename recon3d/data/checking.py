@@ -1,11 +1,13 @@
-"""The data doctor: is a folder in the NMR or the DPC layout complete, sound, and seen through the right cameras?
+"""The data doctor: is a data set complete, sound, and seen through the right cameras?
 
-Behind `recon3d data check NAME_OR_DIR`. Reads every byte once; what it finds is in a `Report`, and a contact sheet lays
-the projected ground truth over the images, so a wrong camera is seen before training and not after.
+Behind `recon3d data check NAME_OR_DIR`, for the NMR and the DPC layout, and by `photograph_checks` for those of CUB and
+Pascal3D+. Reads every byte once; what it finds is in a `Report`, and a contact sheet lays the projected ground truth
+over the images, so a wrong camera is seen before training and not after.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -23,6 +25,9 @@ from recon3d.data.description import DESCRIPTION_FILE, fingerprint, read_descrip
 from recon3d.data.dpc_layout import Catalogue
 from recon3d.data.nmr_layout import SPLITS, SYNSETS, Inventory, open_split, scan
 from recon3d.data.npz import DataFileError, first_damaged_member
+from recon3d.data.photograph_checks import check_folder, has_photographs, photograph_table
+from recon3d.data.photograph_sheet import LEGEND
+from recon3d.data.photograph_split_checks import PhotographReport
 from recon3d.data.samples import DPCSamples, NMRSamples, Samples
 from recon3d.data.split_checks import SplitReport, check_split, pictures
 from recon3d.data.split_lists import OFFICIAL_COUNTS
@@ -38,6 +43,7 @@ class Report:
     name: str
     hash: str = ""
     splits: list[SplitReport] = field(default_factory=list)
+    photographs: list[PhotographReport] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     sheet: Image.Image | None = None
@@ -57,21 +63,28 @@ def locate(root_or_name: str | Path) -> Path:
         DataFileError: several folders have the name; give one of them.
     """
     folder = Path(root_or_name) if Path(root_or_name).is_dir() else resolve_root(None, str(root_or_name))
-    if any(folder.glob("*_images.npz")) or dpc_layout.is_dpc_layout(folder):
+    if any(folder.glob("*_images.npz")) or dpc_layout.is_dpc_layout(folder) or has_photographs(folder):
         return folder
     home = resolve_root(None, "")
     named = [
-        path.parent
-        for path in sorted(home.glob(f"*/{DESCRIPTION_FILE}"))
-        if (description := read_description(path.parent)) is not None and description.name == str(root_or_name)
+        path.parent for path in sorted(home.glob(f"*/{DESCRIPTION_FILE}")) if _stated_name(path) == str(root_or_name)
     ]
     if len(named) > 1:
         raise DataFileError(f"{len(named)} data sets are named {root_or_name}: {', '.join(map(str, named))}. Give one.")
     return named[0] if named else folder
 
 
+def _stated_name(path: Path) -> str | None:
+    """The name in a dataset.json of any layout; None where it cannot be read: that is no reason to refuse others."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(content.get("name")) if isinstance(content, dict) else None
+
+
 def check(root_or_name: str | Path) -> Report:
-    """Examine a data set in the NMR or the DPC layout.
+    """Examine a data set in the NMR or the DPC layout, or of photographs in the layout of CUB or Pascal3D+.
 
     Args:
         root_or_name: its folder, or the name of a data set below ``$RECON3D_DATA`` or ``./datasets``.
@@ -83,6 +96,9 @@ def check(root_or_name: str | Path) -> Report:
     report = Report(Path(root_or_name), Path(root_or_name).name)
     try:
         root = report.root = locate(root_or_name)
+        if has_photographs(root):
+            _check_photographs(root, report)
+            return report
         splits = _dpc_splits(root, report) if dpc_layout.is_dpc_layout(root) else _nmr_splits(root, report)
     except DataFileError as error:
         report.problems.append(str(error))
@@ -99,6 +115,17 @@ def check(root_or_name: str | Path) -> Report:
         report.sheet = contact_sheet(list(rows.values()))
     _check_agreement(report)
     return report
+
+
+def _check_photographs(root: Path, report: Report) -> None:
+    found = check_folder(root)
+    report.photographs, report.hash = found.splits, ", ".join(found.hashes)
+    report.problems += found.problems
+    for split in found.splits:
+        report.problems += split.problems
+        report.warnings += split.warnings
+    if found.rows:
+        report.sheet = contact_sheet(found.rows)
 
 
 def _nmr_splits(root: Path, report: Report) -> Iterator[tuple[str, str, Samples]]:
@@ -173,14 +200,15 @@ def main(target: str, out: Path | None = None) -> int:
     console = Console()
     if report.splits:
         console.print(_table(report))
+    if report.photographs:
+        console.print(photograph_table(report.photographs, report.name))
     if report.sheet is not None:
         out = out or Path(f"{report.name}_contact_sheet.png")
         temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
         report.sheet.save(temporary, format="png")
         temporary.replace(out)
-        console.print(
-            f"Contact sheet: {out} (green: outline of the projected ground truth; it has to follow the object)"
-        )
+        outline = "green: outline of the projected ground truth; it has to follow the object"
+        console.print(f"Contact sheet: {out} ({LEGEND if report.photographs else outline})")
     for style, title, lines in (("yellow", "warning", report.warnings), ("red", "problem", report.problems)):
         for line in lines:
             console.print(f"[{style}]{title}[/{style}]: ", end="")
