@@ -14,6 +14,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from recon3d.metrics.base import SampleMetric
 from recon3d.metrics.iou import MASK_THRESHOLD
+from recon3d.metrics.last_pair import once_per_pair
 
 
 class Similarity(NamedTuple):
@@ -28,6 +29,7 @@ class Similarity(NamedTuple):
     inside: Tensor
 
 
+@once_per_pair
 def structural_similarity(pred: Tensor, target: Tensor) -> Similarity:
     """SSIM of RGB images on black: Gaussian window of 11x11, sigma 1.5, K1 0.01, K2 0.03, data range 1, edges mirrored.
 

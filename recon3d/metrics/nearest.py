@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 from pytorch3d.ops import knn_points
 from scipy.spatial import cKDTree
 from torch import Tensor
+
+from recon3d.metrics.last_pair import once_per_pair
 
 
 class NearestDistances(NamedTuple):
@@ -24,20 +25,12 @@ class NearestDistances(NamedTuple):
     to_pred: Tensor
 
 
-# The last pair and its result: the metrics of one protocol are updated in turn with the same two tensors, and the
-# neighbours are most of the cost of an evaluation.
-_latest: tuple[weakref.ref[Tensor], weakref.ref[Tensor], tuple[int, int], NearestDistances] | None = None
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
-
-
+# The neighbours are most of the cost of an evaluation.
+@once_per_pair
 def nearest_distances(pred: Tensor, target: Tensor) -> NearestDistances:
     """Distance from every point to the nearest point of the other set, both ways.
 
-    Exact: SciPy's KD-tree in float64 on the CPU, PyTorch3D's `knn_points` on CUDA. Not differentiable. The result of
-    the last pair of tensors is kept and returned when the same two (unchanged) tensors come again.
+    Exact: SciPy's KD-tree in float64 on the CPU, PyTorch3D's `knn_points` on CUDA. Not differentiable.
 
     Args:
         pred: (B, N, 3). An object with a coordinate that is not finite has no neighbours: its distances are NaN.
@@ -46,10 +39,6 @@ def nearest_distances(pred: Tensor, target: Tensor) -> NearestDistances:
     Raises:
         ValueError: shapes that do not fit, an empty set, or a target that is not finite.
     """
-    global _latest
-    versions = (_version(pred), _version(target))
-    if _latest is not None and _latest[0]() is pred and _latest[1]() is target and _latest[2] == versions:
-        return _latest[3]
     if pred.ndim != 3 or target.ndim != 3 or pred.shape[2] != 3 or target.shape[2] != 3 or len(pred) != len(target):
         raise ValueError(
             f"nearest_distances: expected (B,N,3) and (B,P,3), got {tuple(pred.shape)} and {tuple(target.shape)}."
@@ -62,9 +51,7 @@ def nearest_distances(pred: Tensor, target: Tensor) -> NearestDistances:
         search = _nearest_cuda if pred.is_cuda else _nearest_cpu
         result = search(pred.detach().float(), target.detach().float())
         failed = ~torch.isfinite(pred).flatten(1).all(dim=1, keepdim=True)
-        result = NearestDistances(*(distances.masked_fill(failed, torch.nan) for distances in result))
-    _latest = (weakref.ref(pred), weakref.ref(target), versions, result)
-    return result
+        return NearestDistances(*(distances.masked_fill(failed, torch.nan) for distances in result))
 
 
 def _tree(points: np.ndarray) -> cKDTree:
