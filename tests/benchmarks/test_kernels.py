@@ -3,12 +3,13 @@ import json
 import pytest
 
 from benchmarks import measure
-from benchmarks.kernels import bench_neural_rasterize, bench_soft_silhouette, bench_zbuffer
+from benchmarks.kernels import bench_neural_rasterize, bench_soft_rgb, bench_soft_silhouette, bench_zbuffer
 from benchmarks.kernels.spheres import projected_spheres
 from recon3d.bench.kernel_table import kernel_table
 
 ROWS = {
     "neural_rasterize": lambda: bench_neural_rasterize.rows(bench_neural_rasterize.QUICK),
+    "soft_rgb": lambda: bench_soft_rgb.rows(bench_soft_rgb.QUICK),
     "soft_silhouette": lambda: bench_soft_silhouette.rows(bench_soft_silhouette.QUICK),
     "zbuffer": lambda: bench_zbuffer.rows(bench_zbuffer.QUICK),
 }
@@ -47,6 +48,11 @@ def test_the_backends_agree_on_what_is_timed():
             assert row["mean_abs_difference"] < 1e-3 and row["max_abs_difference"] < 2e-2
             assert row["gradient_cosine"] > 0.999 and 0.1 < row["mean_silhouette"] < 0.9
             assert set(row["median_s_by_images"]) == {"1", "2"}
+    colors = [row for row in ROWS["soft_rgb"]() if row["backend"] == "numba"]
+    assert len(colors) == 4
+    for row in colors:
+        assert row["mean_abs_difference"] < 1e-3
+        assert row["gradient_cosine_verts"] > 0.999 and row["gradient_cosine_colors"] > 0.999
     compiled = [row for row in ROWS["neural_rasterize"]() if "gradient_cosine" in row]
     assert [("texture_gradient_cosine" in row, row["eps"]) for row in compiled] == [(False, 1e-4), (True, 1e-3)]
     for row in compiled:
@@ -66,7 +72,7 @@ def test_soft_silhouette_stands_beside_the_rasteriser():
     assert soft["backend"] == "numba" and f"sigma {soft['sigma']:g}" in soft["work"]
 
 
-@pytest.mark.parametrize("bench", [bench_neural_rasterize, bench_soft_silhouette, bench_zbuffer])
+@pytest.mark.parametrize("bench", [bench_neural_rasterize, bench_soft_rgb, bench_soft_silhouette, bench_zbuffer])
 def test_the_quick_run_writes_nothing_and_the_full_run_is_of_the_stated_size(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "RESULTS", tmp_path)
     bench.main(["--quick"])
