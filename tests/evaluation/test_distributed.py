@@ -26,9 +26,11 @@ evaluator.start()
 for k in samples:
     points = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(k))
     masks = torch.ones(1, 1, 1, 8, 8)
+    keypoints = torch.cat([0.3 * points[None, :, :5, :2], torch.ones(1, 1, 5, 1)], dim=3)
+    flow = (keypoints[:, 0, :, None, :2] + 0.04 * k).expand(-1, -1, 4, -1)
     batch = ViewBatch(masks.expand(-1, -1, 3, -1, -1), masks, (f"shape/{k % 2}/v0{k}",),
-                      ("even" if k % 2 == 0 else "odd",), points=points)
-    evaluator.update(Reconstruction(points=points + 0.01 * k), batch)
+                      ("even" if k % 2 == 0 else "odd",), points=points, keypoints=keypoints)
+    evaluator.update(Reconstruction(points=points + 0.01 * k, flow=flow), batch)
 evaluator.finish()
 print(json.dumps([{name: asdict(result) for name, result in evaluator.results.items()}, evaluator.samples.to_json()]))
 if world > 1:
@@ -63,3 +65,5 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     assert (best["n"], mean["n"]) == (2, 4)
     assert best["per_category"]["even"] == 0.0 < best["per_category"]["odd"] < best["interval"][1] + 1e-9
     assert best["value"] < mean["value"]
+    # The pairs are drawn from the samples of both, each counted once.
+    assert 0 < results["pck_flow"]["value"] < 1 and 7000 < results["pck_flow"]["n"] < 8000
