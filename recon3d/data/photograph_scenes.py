@@ -166,7 +166,7 @@ def _render(item: Posed, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray,
     )
     render = render_hard(item.verts[None], item.faces, camera, part, item.colors, _ANTI_ALIAS)
     color, mask, depth = np.zeros((height, width, 3)), np.zeros((height, width)), np.full((height, width), np.inf)
-    rows, columns = (slice(max(start, 0), min(start + part, end)) for start, end in ((top, height), (left, width)))
+    rows, columns = (slice(*np.clip((start, start + part), 0, end)) for start, end in ((top, height), (left, width)))
     inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
     color[rows, columns] = render.image[0].permute(1, 2, 0).numpy()[inner]
     mask[rows, columns] = render.mask[0, 0].numpy()[inner]
