@@ -125,12 +125,14 @@ class Pascal3DDataModule(PhotographDataModule):
         return "longest_side" if self.annotations == "release" else super().scale
 
     def photographs(self, split: str) -> Sequence[Photograph]:
-        """All photographs of a split, ImageNet's before Pascal's; test is val."""
-        part: pascal3d_release.Split = "train" if split == "train" else "val"
-        if part not in self._photographs:
-            release = self.annotations == "release"
-            self._photographs[part] = self.objects.photographs(part) if release else self._cmr_photographs(part)
-        return self._photographs[part]
+        """All photographs of a split; test is val, unless there are CMR's files of it, as in synthetic sets."""
+        release = self.annotations == "release"
+        if split == "test" and (release or not (self.root / "data" / f"{self.category}_test.mat").is_file()):
+            split = "val"
+        if split not in self._photographs:
+            part: pascal3d_release.Split = "train" if split == "train" else "val"
+            self._photographs[split] = self.objects.photographs(part) if release else self._cmr_photographs(split)
+        return self._photographs[split]
 
     @cached_property
     def keypoint_set(self) -> KeypointSet | None:

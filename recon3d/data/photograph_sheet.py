@@ -51,7 +51,7 @@ def _picture(dataset: PhotographDataset, number: int) -> Image.Image:
     picture = Image.new("RGB", (TILE, TILE + CAPTION))
     picture.paste(crop)
     name = dataset.photographs[number].id.rsplit("/", 1)[-1]
-    ImageDraw.Draw(picture).text((1, TILE + 1), name[-24:], fill=(255, 255, 255), font_size=10)
+    ImageDraw.Draw(picture).text((1, TILE + 1), name[-20:], fill=(255, 255, 255), font_size=10)
     return picture
 
 
