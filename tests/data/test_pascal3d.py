@@ -213,6 +213,13 @@ def test_cmr_annotations_come_first(annotated):
     assert keypoints.triangles.tolist() == [[0, 1, 4], [2, 3, 4]]
 
 
+def test_a_test_split_of_cmr_files_is_used(annotated):
+    files.write_cmr(annotated, "test", ["car_pascal\\2008_1.jpg"])
+    assert [item.id for item in module(annotated).photographs("test")] == ["car_pascal/2008_1"]
+    assert module(annotated).photographs("val")[0].id == "car_pascal/2008_2"
+    assert module(annotated, annotations="release").photographs("test")[0].id == "car_pascal/2008_2"
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_cmr_cameras_see_the_key_points_a_pixel_off(annotated, mirrored):
     data = module(annotated)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from recon3d.data.checking import check, locate, main
 from recon3d.data.pascal3d import Pascal3DDataModule
+from tests.data import cub_files
 from tests.data import pascal3d_files as files
 
 PICTURES = {"train": ["car_imagenet\\n01_1.JPEG", "car_imagenet\\n01_2.JPEG"], "val": ["car_pascal\\2008_2.jpg"]}
@@ -170,3 +171,18 @@ def test_a_damaged_description_of_another_set_does_not_stop_the_search(root, tmp
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/dataset.json").write_text("{")
     assert locate("boxes") == root
+
+
+def test_birds_in_both_kinds_of_files(tmp_path):
+    cub_files.write_cmr(tmp_path)
+    cub_files.write_release(tmp_path)
+    report = check(tmp_path)
+    assert report.ok, report.problems
+    found = {(one.annotations, one.split): (one.objects, one.pictures) for one in report.photographs}
+    assert found["cmr", "train"] == (4, 3) and found["cmr", "test"] == (2, 2)  # two birds on one picture
+    assert found["cmr", "val"] == (1, 1)  # the other one is in test too
+    assert found["release", "test"] == (3, 3)
+    assert of(report, "cmr", "train").error < 1e-6 and of(report, "release", "test").error is None
+    assert "bird cmr train: 4 objects, the official files have 5964." in report.warnings
+    change(tmp_path / "sfm/anno_train.mat", rot=lambda matrix: matrix @ np.diag([-1.0, -1.0, 1.0]))
+    assert any("bird cmr train: the cameras see the mean shape" in line for line in check(tmp_path).problems)
