@@ -35,7 +35,7 @@ class Data:
         hash: of the test data; two Records are comparable only when it is equal.
         categories: the categories scored.
         split: the split scored.
-        scale: the length that is 1 in every object, ``longest_side`` or ``diagonal``.
+        scale: the length that is 1 in every object, ``longest_side``, ``diagonal`` or ``keypoints``.
     """
 
     name: str

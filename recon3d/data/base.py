@@ -11,12 +11,13 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from recon3d.data.view_sampling import PlannedSampler, ViewIndex, world_size
+from recon3d.data.view_sampling import PlannedSampler, world_size
 from recon3d.structures import ViewBatch
 
 DATA_VARIABLE = "RECON3D_DATA"
@@ -96,13 +97,13 @@ class ReconstructionDataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def scale(self) -> str:
-        """The length that is 1 in every object: ``longest_side`` or ``diagonal``."""
+        """The length that is 1: ``longest_side`` or ``diagonal`` of every object, or of the mean ``keypoints``."""
 
     @abstractmethod
     def data_hash(self) -> str:
         """Hash of the content of the data set, equal on every machine."""
 
-    def _loader(self, dataset: Dataset[ViewBatch], plan: Callable[[int], Sequence[ViewIndex]]) -> ResumableLoader:
+    def _loader(self, dataset: Dataset[ViewBatch], plan: Callable[[int], Sequence[Any]]) -> ResumableLoader:
         """Batches in the order of `plan`."""
         context = None
         if self.num_workers > 0:

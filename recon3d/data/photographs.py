@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -278,7 +278,7 @@ class PhotographDataModule(ReconstructionDataModule):
             world=world_size(),
             seed=self.seed,
         )
-        return self._loader(dataset, cast(Any, plan))
+        return self._loader(dataset, plan)
 
     def val_dataloader(self) -> ResumableLoader | list[ResumableLoader]:
         """Every photograph once; no loader for val_views=0."""
@@ -290,7 +290,7 @@ class PhotographDataModule(ReconstructionDataModule):
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.datasets[split]
-        return self._loader(dataset, cast(Any, partial(evaluation_draws, count=len(dataset))))
+        return self._loader(dataset, partial(evaluation_draws, count=len(dataset)))
 
     def on_after_batch_transfer(self, batch: ViewBatch, dataloader_idx: int) -> ViewBatch:
         """Change the colours of training images, on the device; the changes depend on seed, epoch and sample only."""

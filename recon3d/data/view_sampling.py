@@ -6,6 +6,7 @@ Used by the data modules; the plans of training and evaluation differ, the sampl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from torch import distributed
@@ -85,19 +86,20 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-class PlannedSampler(DistributedSampler[ViewIndex]):
+class PlannedSampler(DistributedSampler[Any]):
     """Draws a plan: the whole order of an epoch, a pure function of the epoch's number.
 
     So the order is the same for any number of workers and after a resume, and each process of a distributed run takes
     every world-th position of the same plan. It is a `DistributedSampler` because Lightning leaves those in place.
 
     Args:
-        plan: epoch number to the indices of the epoch, for all processes together. If its length is no multiple of
-            their number, some draw one less: nothing is repeated, which evaluation relies on.
+        plan: epoch number to the indices of the epoch (what the data set answers), for all processes together. If their
+            number is no multiple of the processes', some draw one less: nothing is repeated, which evaluation relies
+            on.
         batch_size: of one process; only `skip_batches` counts in it.
     """
 
-    def __init__(self, plan: Callable[[int], Sequence[ViewIndex]], batch_size: int) -> None:
+    def __init__(self, plan: Callable[[int], Sequence[Any]], batch_size: int) -> None:
         self.plan = plan
         self.batch_size = batch_size
         self.world = world_size()
@@ -120,7 +122,7 @@ class PlannedSampler(DistributedSampler[ViewIndex]):
         epoch, batches = self._skip
         return batches if epoch == self.epoch else 0
 
-    def __iter__(self) -> Iterator[ViewIndex]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._mine[self.skipped * self.batch_size :])
 
     def __len__(self) -> int:
