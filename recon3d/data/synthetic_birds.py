@@ -20,7 +20,7 @@ from recon3d.geometry.weak_perspective import cmr_to_object, object_camera, weak
 
 SPECIES = 20
 LEAST_KEYPOINTS = 6  # of CMR's training pictures of CUB
-_MEAN_OF = 100  # birds whose mean key points are S; apart from every data set's
+_MEAN_OF = 60  # birds whose mean key points are S; apart from every data set's
 _MEAN_FIRST = 10**12
 _GREY = 0.04  # share of pictures without colour, as a few of CUB are
 _CUT = 0.12  # share of birds that leave the picture
@@ -56,20 +56,21 @@ class BirdPicture:
 
 
 @lru_cache(maxsize=1)
-def mean_keypoints() -> np.ndarray:
-    """Mean key points S (15, 3) in CMR's frame, exactly symmetric; the largest distance of two of them is 2."""
+def _mean() -> np.ndarray:
+    """Mean key points (15, 3) of birds whose longest side is 1, in axes of CMR's frame, exactly symmetric."""
     birds = [make_bird(seed % SPECIES, seed).keypoints for seed in range(_MEAN_FIRST, _MEAN_FIRST + _MEAN_OF)]
     mean = _shapenet_to_cmr(np.mean(birds, axis=0))
-    flip = np.array([-1.0, 1.0, 1.0])
-    mean = 0.5 * (mean + flip * mean[list(KEYPOINT_MIRROR)])
-    return np.asarray(mean * (2.0 / _span(mean)))
+    return np.asarray(0.5 * (mean + np.array([-1.0, 1.0, 1.0]) * mean[list(KEYPOINT_MIRROR)]))
 
 
-@lru_cache(maxsize=1)
+def mean_keypoints() -> np.ndarray:
+    """Mean key points S (15, 3) in CMR's frame, exactly symmetric; the largest distance of two of them is 2."""
+    return cmr_size() * _mean()
+
+
 def cmr_size() -> float:
     """Units of CMR's frame to the longest side of a bird: one number for all birds, so that S is their mean."""
-    birds = [make_bird(seed % SPECIES, seed).keypoints for seed in range(_MEAN_FIRST, _MEAN_FIRST + _MEAN_OF)]
-    return 2.0 / _span(np.mean(birds, axis=0))
+    return 2.0 / float(np.linalg.norm(_mean()[:, None] - _mean()[None], axis=-1).max())
 
 
 def bird_picture(seed: int) -> BirdPicture:
@@ -115,10 +116,6 @@ def bird_picture(seed: int) -> BirdPicture:
 def _shapenet_to_cmr(points: np.ndarray) -> np.ndarray:
     """Points (..., 3) of a ShapeNet .obj file's frame (X right, Y up, front -Z) in axes of CMR's: (-X, Z, Y)."""
     return np.stack([-points[..., 0], points[..., 2], points[..., 1]], axis=-1)
-
-
-def _span(points: np.ndarray) -> float:
-    return float(np.linalg.norm(points[:, None] - points[None], axis=-1).max())
 
 
 def _look(rng: np.random.Generator) -> np.ndarray:
