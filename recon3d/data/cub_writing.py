@@ -2,7 +2,7 @@
 
 Between `synthetic_birds` and `synthetic_photographs`. Pictures, segmentations and true shapes are written one by one,
 by workers (`write_bird`); lists and annotations at the end (`write_annotations`). `cub_release` and `cmr_files` have
-the formats: text files count pixels from 0, MATLAB's from 1.
+the formats; all files count pixels from 1.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def write_annotations(
         "bounding_boxes.txt": [f"{k} {_box_text(bird.box)}" for k, (_, _, bird) in enumerate(order, 1)],
         "parts/parts.txt": [f"{k} {name}" for k, name in enumerate(PARTS, 1)],
         "parts/part_locs.txt": [
-            f"{k} {part} {x:.3f} {y:.3f} 1" if visible else f"{k} {part} 0.0 0.0 0"
+            f"{k} {part} {x + 1:.3f} {y + 1:.3f} 1" if visible else f"{k} {part} 0.0 0.0 0"
             for k, (_, _, bird) in enumerate(order, 1)
             for part, (x, y, visible) in enumerate(bird.keypoints, 1)
         ],
@@ -125,7 +125,7 @@ def tetrahedra_sides(points: np.ndarray) -> np.ndarray:
 
 def _box_text(box: tuple[float, float, float, float]) -> str:
     x1, y1, x2, y2 = box
-    return f"{x1:.1f} {y1:.1f} {x2 - x1 + 1:.1f} {y2 - y1 + 1:.1f}"
+    return f"{x1 + 1:.1f} {y1 + 1:.1f} {x2 - x1 + 1:.1f} {y2 - y1 + 1:.1f}"
 
 
 def _image(bird: WrittenBird) -> dict[str, Any]:

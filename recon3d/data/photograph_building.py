@@ -25,7 +25,7 @@ from recon3d.data.npz import DataFileError, write_text
 from recon3d.data.synthetic import SEEDS_IN_A_SPLIT
 from recon3d.data.worker_pool import run_jobs
 
-VERSION = 1  # raise when the same shapes are photographed or written in another way
+VERSION = 2  # raise when the same shapes are photographed or written in another way
 
 Job = TypeVar("Job")
 Written = TypeVar("Written")

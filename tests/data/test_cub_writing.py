@@ -7,6 +7,7 @@ from scipy.spatial import ConvexHull
 from recon3d.data.cub import CUBDataModule
 from recon3d.data.cub_release import PARTS
 from recon3d.data.cub_writing import tetrahedra_sides, write_annotations, write_bird
+from recon3d.data.photograph_annotations import read_mask
 from recon3d.data.synthetic_birds import SPECIES, bird_picture, mean_keypoints
 from recon3d.geometry.cameras import project
 from recon3d.geometry.shapes.bird import species_name
@@ -62,11 +63,10 @@ def test_text_files_are_those_of_the_release(root):
     for k, x, y, width, height in lines(folder / "bounding_boxes.txt"):
         item = annotated[images[k]]
         corners = item.bbox.x1, item.bbox.y1, item.bbox.x2 - item.bbox.x1 + 1, item.bbox.y2 - item.bbox.y1 + 1
-        # Text counts from 0, MATLAB from 1; as in CUB, boxes may begin before the picture.
-        assert (float(x) + 1, float(y) + 1, float(width), float(height)) == corners
+        assert (float(x), float(y), float(width), float(height)) == corners
     for k, part, x, y, visible in locations:
         place = annotated[images[k]].parts[:, int(part) - 1]
-        np.testing.assert_allclose((float(x), float(y)), (place[:2] - 1) * int(visible), atol=1e-3)
+        np.testing.assert_allclose((float(x), float(y)), place[:2], atol=1e-3)
         assert int(visible) == place[2]
 
 
@@ -127,6 +127,23 @@ def test_the_same_seeds_give_the_same_bytes(root, tmp_path):
     assert files
     for path in files:
         assert (tmp_path / path).read_bytes() == (root / path).read_bytes(), path
+
+
+def test_both_readers_find_the_same_boxes_keypoints_and_masks(root):
+    released, annotated = (
+        {item.id: item for item in CUBDataModule(root, annotations=kind, keep_shared=True).photographs("test")}
+        for kind in ("release", "cmr")
+    )
+    assert annotated and annotated.keys() <= released.keys()
+    for name, item in annotated.items():
+        assert item.box == released[name].box and item.size == released[name].size
+        np.testing.assert_allclose(item.keypoints, released[name].keypoints, atol=1e-3)
+        masks = [read_mask(one.mask, one.size, name) for one in (item, released[name])]
+        assert np.array_equal(*masks)
+        stem = name.split("_")[-1]
+        bird = bird_picture(int(stem))
+        assert item.box == bird.box
+        np.testing.assert_allclose(item.keypoints[:, :2], bird.keypoints[:, :2] * bird.keypoints[:, 2:], atol=1e-9)
 
 
 @pytest.mark.parametrize("annotations", ["cmr", "release"])
