@@ -27,7 +27,7 @@ TINY_CLOUD = TINY_POINTS | {"resolution": 16}
 TINY_TEXTURE = {"width": 8, "code": 8, "image_size": 64, "texture_size": 8, "texels": 2}
 TINY_UMR = TINY_TEXTURE | {"latent": 8, "hypotheses": 2}
 TINY_NETWORKS: dict[str, dict[str, Any]] = {
-    "adaptive_texture": TINY_UMR | {"frechet_layer": "64", "frechet_size": 75, "frechet_bank": 8},
+    "adaptive_texture": TINY_UMR | {"frechet_layer": 64, "frechet_size": 75, "frechet_bank": 8},
     "cmr": TINY_TEXTURE | {"keypoints": 5},
     "umr": TINY_UMR,
     "dpc": TINY_POINTS | {"resolution": 16},

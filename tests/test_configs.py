@@ -93,9 +93,9 @@ def test_every_data_set_builds(data):
     assert cli.datamodule.seed == 0
 
 
-def test_every_preset_of_a_method_names_a_method():
+def test_every_part_of_a_preset_names_a_method_or_a_data_set():
     named = {path.parent.name: path.stem for path in (CONFIGS / "presets").glob("*/*.yaml")}
     assert set(named) <= set(PRESETS)
     variants = {path.stem for path in (CONFIGS / "variants").glob("*.yaml")}
-    assert {path.stem for path in (CONFIGS / "presets").glob("*/*.yaml")} <= variants | set(METHODS)
+    assert {path.stem for path in (CONFIGS / "presets").glob("*/*.yaml")} <= variants | set(METHODS) | set(DATA)
     assert {name.partition("-")[0] for name in variants} <= set(METHODS)

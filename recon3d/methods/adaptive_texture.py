@@ -27,11 +27,9 @@ from recon3d.methods.texture_flow import TextureFlowMesh, TextureReconstruction
 from recon3d.networks.discriminators import ImageDiscriminator
 from recon3d.networks.imagenet import FeatureNetwork, inception_features
 from recon3d.networks.texture import VariationDecoder
-from recon3d.structures import Camera, Reconstruction, ViewBatch
+from recon3d.structures import Camera, ViewBatch
 
 logger = logging.getLogger(__name__)
-
-INCEPTION_LAYERS = {"64": 64, "192": 192, "768": 768, "2048": 2048}  # name of the tap and its channels
 
 
 class AdaptiveTextureUMR(TextureFlowMesh):
@@ -75,7 +73,7 @@ class AdaptiveTextureUMR(TextureFlowMesh):
             cheaper.
         gan_texture: the GAN trains the texture too (the new paper); else the shape alone (UMR).
         gan_form: see `recon3d.losses.adversarial.generator_loss`.
-        frechet_layer: tap of Inception v3: 64, 192, 768 or 2048.
+        frechet_layer: tap of Inception v3, by the number of its features.
         frechet_size: pixels that renders are resized to for it; 299 in FID.
         frechet_weights: torchvision's Inception v3; None for random weights of a fixed seed.
         frechet_bank: renders whose features are kept, see `FrechetLoss`.
@@ -102,7 +100,7 @@ class AdaptiveTextureUMR(TextureFlowMesh):
         texture_cameras: Literal["all", "drawn"] = "all",
         gan_texture: bool = True,
         gan_form: Literal["minimax", "nonsaturating"] = "minimax",
-        frechet_layer: Literal["64", "192", "768", "2048"] = "2048",
+        frechet_layer: Literal[64, 192, 768, 2048] = 2048,
         frechet_size: int = 299,
         frechet_weights: Path | None = None,
         frechet_bank: int = 1024,
@@ -166,7 +164,7 @@ class AdaptiveTextureUMR(TextureFlowMesh):
             read_template(template, self.template, self.part_losses.labels)
         self.variation = VariationDecoder(code, image_size, width, variation) if variation else None
         self.discriminator = ImageDiscriminator(3, image_size) if gan_weight else None
-        self.frechet = FrechetLoss(INCEPTION_LAYERS[frechet_layer], bank=frechet_bank) if frechet_weight else None
+        self.frechet = FrechetLoss(frechet_layer, bank=frechet_bank) if frechet_weight else None
         self._inception = (frechet_layer, frechet_weights)
         self.hparams["template"] = None  # a checkpoint has its own
         self.alignment = SimilarityAlignment()
@@ -176,7 +174,7 @@ class AdaptiveTextureUMR(TextureFlowMesh):
     def inception(self) -> FeatureNetwork:
         """What renders from random views are compared in; fixed, no part of checkpoints, not needed to predict."""
         layer, weights = self._inception
-        return inception_features([layer], weights, image_size=self.frechet_size).to(self.device)
+        return inception_features([str(layer)], weights, image_size=self.frechet_size).to(self.device)
 
     @property
     def learns_template(self) -> bool:
@@ -187,25 +185,23 @@ class AdaptiveTextureUMR(TextureFlowMesh):
         """Eq. 11 in refinement; in template learning, and without D_var, the image as it is."""
         if self.variation is None:
             return "plain", None
-        return "plain" if self.learns_template else self.mode, self.variation(code)
+        return "plain" if self.learns_template else self.mode, self.variation(code).float()
 
     def to_object(self, points: Tensor, camera: Camera) -> tuple[Tensor, Camera]:
         """By the similarity that was fitted to validation objects after the training; the identity before."""
         return self.alignment(points, camera)
 
-    def losses(self, batch: ViewBatch, recon: Reconstruction) -> dict[str, Tensor]:
-        """Those of the class's docstring that have a weight and belong to the stage."""
-        assert isinstance(recon, TextureReconstruction) and recon.poses is not None and recon.verts is not None
-        assert recon.probability is not None and recon.texture is not None
+    def all_losses(self, batch: ViewBatch, recon: TextureReconstruction) -> dict[str, Tensor]:
+        """Those of the class's docstring that belong to the stage."""
+        assert recon.poses is not None and recon.verts is not None and recon.probability is not None
         images, masks = batch.images[:, 0], batch.masks[:, 0]
-        weights = self.loss_weights
         drawn = self._draw_camera(recon)
         losses = {"mask": self.mask_loss(recon, masks[:, 0])} | self.shape_losses(recon)
         cameras = (drawn[:, None], torch.ones_like(recon.probability[:, :1]))
         if self.texture_cameras == "all":
             cameras = (recon.poses, recon.probability)
         losses |= self.texture_losses(recon, images, masks, *cameras)
-        if weights["entropy"]:
+        if self.loss_weights["entropy"]:
             probability = recon.probability.clamp(min=1e-8)
             losses["entropy"] = -(probability * probability.log()).sum(dim=1).mean()
         if recon.variation is not None:
@@ -216,7 +212,7 @@ class AdaptiveTextureUMR(TextureFlowMesh):
         if batch.parts is not None and "parts" in self.needs and not self.learns_template:
             losses |= self.part_losses(self, recon, drawn, batch.parts[:, 0], masks, self.draws)
         losses |= self._unseen_losses(recon, images * masks, drawn)
-        return {name: value for name, value in losses.items() if weights[name]}
+        return losses
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor:
         """One step of both players at once; see the class's docstring."""

@@ -14,7 +14,7 @@ from recon3d.geometry.weak_perspective import cmr_camera, weak_perspective_camer
 from recon3d.losses.pose import student_loss
 from recon3d.methods.base import Paper, Schedule
 from recon3d.methods.texture_flow import TextureFlowMesh, TextureReconstruction
-from recon3d.structures import Reconstruction, ViewBatch
+from recon3d.structures import ViewBatch
 
 
 class CMR(TextureFlowMesh):
@@ -87,9 +87,9 @@ class CMR(TextureFlowMesh):
         self.template = nn.Parameter(self.sphere * torch.tensor(sphere_scale))
         self.keypoint_logits = nn.Parameter(torch.zeros(keypoints, len(self.sphere) + self.n_side))
 
-    def losses(self, batch: ViewBatch, recon: Reconstruction) -> dict[str, Tensor]:
-        """Those of the class's docstring that have a weight."""
-        assert isinstance(recon, TextureReconstruction) and recon.verts is not None and recon.poses is not None
+    def all_losses(self, batch: ViewBatch, recon: TextureReconstruction) -> dict[str, Tensor]:
+        """Those of the class's docstring."""
+        assert recon.verts is not None and recon.poses is not None
         assert batch.cameras is not None and batch.keypoints is not None
         images, masks = batch.images[:, 0], batch.masks[:, 0]
         true = weak_perspective_pose(cmr_camera(batch.cameras[:, 0]))
@@ -103,8 +103,7 @@ class CMR(TextureFlowMesh):
             "camera": camera_loss(predicted, true),
             "vertex_entropy": self._vertex_entropy(),
         }
-        losses |= self.shape_losses(recon) | texture
-        return {name: value for name, value in losses.items() if self.loss_weights.get(name)}
+        return losses | self.shape_losses(recon) | texture
 
     def _keypoint_loss(self, verts: Tensor, poses: Tensor, keypoints: Tensor) -> Tensor:
         """Mean squared distance in the image, of the visible key points; (B, K, 3) in NDC."""

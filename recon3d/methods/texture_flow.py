@@ -36,7 +36,7 @@ from recon3d.networks.imagenet import FeatureNetwork, alexnet_features, vgg16_fe
 from recon3d.networks.resnet import ResNetEncoder
 from recon3d.networks.texture import CameraHead, FlowDecoder, ShapeHead
 from recon3d.renderers.soft import render_soft_face_pixels, render_soft_rgb, render_soft_silhouette
-from recon3d.structures import Camera, Reconstruction
+from recon3d.structures import Camera, Reconstruction, ViewBatch
 
 # How much of a pixel of the soft render a face must have to count as seen; [choice], UMR asks its hard renderer, whose
 # background pixels mark the last face.
@@ -146,11 +146,36 @@ class TextureFlowMesh(ReconstructionMethod):
     def forward(self, image: Tensor) -> TextureReconstruction:
         """Textured meshes and cameras of photographs (B, 3, S, S)."""
         code = self.encoder(image)
-        offset = self.shape(self.shape.shape_code(code))
-        verts = symmetrise(self.template + offset, self.n_side)
-        poses, probability = self.cameras(code)
-        flow_map = self.flow(code)
+        offset = self.shape(self.shape.shape_code(code)).float()
+        poses, probability = (value.float() for value in self.cameras(code))
+        flow_map = self.flow(code).float()
         mode, variation = self.sampling(code)
+        with torch.autocast(image.device.type, enabled=False):  # geometry is not for half precision
+            return self._assemble(image, offset, poses, probability, flow_map, mode, variation)
+
+    def losses(self, batch: ViewBatch, recon: Reconstruction) -> dict[str, Tensor]:
+        """Those of `all_losses` that have a weight, in full precision."""
+        assert isinstance(recon, TextureReconstruction)
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.all_losses(batch, recon)
+        return {name: value for name, value in losses.items() if self.loss_weights.get(name)}
+
+    def all_losses(self, batch: ViewBatch, recon: TextureReconstruction) -> dict[str, Tensor]:
+        """Losses of a batch by name, also ones without a weight."""
+        raise NotImplementedError
+
+    def _assemble(
+        self,
+        image: Tensor,
+        offset: Tensor,
+        poses: Tensor,
+        probability: Tensor,
+        flow_map: Tensor,
+        mode: SampleMode,
+        variation: Tensor | None,
+    ) -> TextureReconstruction:
+        """The answer from what the heads say."""
+        verts = symmetrise(self.template + offset, self.n_side)
         texture = sample_image(image, flow_map, variation, mode)
         texels = self.at_texels(flow_map.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         best = poses[torch.arange(len(poses)), probability.argmax(dim=1)]
