@@ -109,7 +109,7 @@ def crop_pixels(pixels: np.ndarray, crop: Crop, fill: float) -> Tensor:
     square = torch.full((channels, crop.side, crop.side), fill)
     rows = slice(max(crop.top, 0), max(min(crop.top + crop.side, height), 0))
     columns = slice(max(crop.left, 0), max(min(crop.left + crop.side, width), 0))
-    inside = torch.from_numpy(np.ascontiguousarray(pixels[rows, columns])).permute(2, 0, 1).float() / 255
+    inside = torch.from_numpy(pixels[rows, columns].copy()).permute(2, 0, 1).float() / 255
     y, x = max(-crop.top, 0), max(-crop.left, 0)
     square[:, y : y + inside.shape[1], x : x + inside.shape[2]] = inside
     resized = resize(square[None], (crop.size, crop.size), interpolation="bilinear", align_corners=False)[0]
