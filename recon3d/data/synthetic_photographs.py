@@ -6,7 +6,7 @@ files is `cub` and `pascal3d`, as it reads the real ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +20,6 @@ from recon3d.data.building import content_hash
 from recon3d.data.cub import CUBDataModule
 from recon3d.data.nmr_layout import SPLITS
 from recon3d.data.pascal3d import Pascal3DDataModule
-from recon3d.data.photograph_annotations import Photograph
 from recon3d.data.photograph_building import build_set, set_version, split_seeds, write_all
 from recon3d.geometry.shapes.bird import Bird, make_bird
 from recon3d.geometry.shapes.car_keypoints import Car, make_car
@@ -198,14 +197,6 @@ class SyntheticCarsDataModule(Pascal3DDataModule):
         self.workers = workers
         self.version = car_version(self.counts, shape_seed)
         super().__init__(root=resolve_root(root, f"synthetic_cars-{self.version}"), name=name, **kwargs)
-
-    def photographs(self, split: str) -> Sequence[Photograph]:
-        """All photographs of a split; with CMR's annotations test has its own."""
-        if self.annotations == "release" or split != "test":
-            return super().photographs(split)
-        if split not in self._photographs:
-            self._photographs[split] = self._cmr_photographs(split)
-        return self._photographs[split]
 
     def data_hash(self) -> str:
         """Hash of shapes, numbers and annotations in use, equal on every machine where pixels may not be."""
