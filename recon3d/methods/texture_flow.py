@@ -75,6 +75,8 @@ class TextureReconstruction(Reconstruction):
 class TextureFlowMesh(ReconstructionMethod):
     """Base of the methods: networks, answers, renders and the losses that all have; see the subclasses.
 
+    Deviation: renders are S x S with one sample per pixel, where UMR's code renders at twice the size and averages.
+
     A subclass sets `self.template`, the half mesh (P + S, 3), as a buffer or a parameter.
 
     Args:

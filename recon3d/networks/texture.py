@@ -165,19 +165,32 @@ class UpsamplingDecoder(nn.Module):
 class FlowDecoder(nn.Module):
     """The texture flow D_flow: for each texel of a UV map, the place in the image that its colour comes from.
 
+    Deviation: flows begin as the view of a sphere from its side (`spread`), while those of the codes begin at the
+    centre of the image, from where the gradient of the sampler, which sees four pixels, takes long to spread them.
+
     Args:
         code: size of the encoder's code.
         size: rows H of the map, which has 2 H columns; 128 in the codes.
         width: channels of the 4x8 seed; 256 in the codes.
+        spread: radius of the sphere that the first flow shows, in [0, 1); 0 is the codes' start.
     """
 
-    def __init__(self, code: int, size: int = 128, width: int = 256) -> None:
+    start: Tensor
+
+    def __init__(self, code: int, size: int = 128, width: int = 256, spread: float = 0.6) -> None:
         super().__init__()
+        if not 0 <= spread < 1:
+            raise ValueError(f"FlowDecoder: expected spread in [0, 1), got {spread}.")
         self.decoder = UpsamplingDecoder(code, (4, 8), size, width, 2)
+        # The sphere's texture coordinates, see `geometry.symmetric_sphere`: azimuth from +x to +y, and angle from +z.
+        azimuth = torch.pi * ((2 * torch.arange(2 * size) + 1) / (2 * size) - 1)
+        polar = torch.pi * (2 * torch.arange(size) + 1) / (2 * size)
+        y, z = polar.sin()[:, None] * azimuth.sin(), polar.cos()[:, None].expand(-1, 2 * size)
+        self.register_buffer("start", torch.atanh(spread * torch.stack([y, -z])), persistent=False)
 
     def forward(self, code: Tensor) -> Tensor:
         """Flow (B, H, 2H, 2) in (-1, 1): u to the right, v down in the image."""
-        return torch.tanh(self.decoder(code)).permute(0, 2, 3, 1)
+        return torch.tanh(self.start + self.decoder(code)).permute(0, 2, 3, 1)
 
 
 class VariationDecoder(nn.Module):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from recon3d.geometry.symmetric_sphere import symmetric_sphere, symmetrise
 from recon3d.networks.texture import (
     CameraHead,
     FlowDecoder,
@@ -77,6 +78,24 @@ def test_flow_has_the_shape_and_range_of_image_coordinates(code):
     flow = FlowDecoder(20, size=16, width=16)(code)
     assert flow.shape == (4, 16, 32, 2)
     assert flow.abs().max() <= 1
+
+
+def test_flow_begins_as_the_view_of_a_sphere_from_its_side(code):
+    torch.manual_seed(0)
+    decoder = FlowDecoder(20, size=32, width=16, spread=0.6).eval()
+    flow = decoder(code)[0].detach()
+    # The texel that the template's vertices of the +x side, of its back end (+y) and of its top look up.
+    sphere = symmetric_sphere()
+    corners = symmetrise(sphere.half, sphere.n_side)[sphere.faces].reshape(-1, 3)
+    grid = sphere.uv.reshape(1, 1, -1, 2)
+    seen = torch.nn.functional.grid_sample(
+        flow.permute(2, 0, 1)[None], grid, padding_mode="border", align_corners=False
+    )
+    u, v = seen[0, :, 0]
+    kept = corners[:, 0] >= 0
+    assert torch.allclose(u[kept], 0.6 * corners[kept, 1], atol=0.15)
+    assert torch.allclose(v[kept], -0.6 * corners[kept, 2], atol=0.15)
+    assert FlowDecoder(20, size=32, width=16, spread=0.0).start.abs().max() == 0
 
 
 def test_flow_decoder_of_the_papers_has_their_size():
