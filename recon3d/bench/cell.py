@@ -77,8 +77,8 @@ class Cell:
         chain += [_config_file(self.configs / "variants", self.method)] if variant else []
         for kind, name in (("data", self.data), ("presets", self.preset)):
             chain.append(_config_file(self.configs / kind, name))
-        # A preset may hold numbers of one data set, presets/quick/cub.yaml after presets/quick.yaml, of one method, or of
-        # a variant.
+        # A preset may hold numbers of one data set (presets/quick/cub.yaml after presets/quick.yaml), of one method, or
+        # of a variant.
         special = [self.configs / "presets" / self.preset / f"{name}.yaml" for name in (self.data, method, self.method)]
         chain += [path for path in dict.fromkeys(special) if path.is_file()]
         chain += [_config_file(self.configs / "logger", name) for name in self.loggers]
