@@ -104,9 +104,14 @@ def part_chamfer_loss(projected: Tensor, points: Tensor, valid: Tensor, form: Ch
         ValueError: shapes that do not fit, or an unknown form.
     """
     b = len(projected)
-    if projected.shape != (b, projected.shape[1], 2) or points.shape != (b, points.shape[1], 2) or valid.shape != (b,):
+    if (
+        projected.shape != (b, projected.shape[1], 2)
+        or not projected.shape[1]
+        or points.shape != (b, points.shape[1], 2)
+        or valid.shape != (b,)
+    ):
         raise ValueError(
-            "part_chamfer_loss: expected projected (B, V, 2), points (B, n, 2) and valid (B,), got "
+            "part_chamfer_loss: expected projected (B, V, 2) with V >= 1, points (B, n, 2) and valid (B,), got "
             f"{tuple(projected.shape)}, {tuple(points.shape)} and {tuple(valid.shape)}."
         )
     if form not in ("one_sided", "symmetric"):

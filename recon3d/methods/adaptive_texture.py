@@ -55,7 +55,11 @@ class AdaptiveTextureUMR(TextureFlowMesh):
     Deviation: the paper gives no weights, rates or sizes; those here are UMR's where it has them, else ours
     (configs/methods/adaptive_texture.yaml names the source of each).
     Deviation: one training with K cameras throughout, where UMR's code trains two networks, the first with one camera,
-    and hands only the template and the parts on.
+    and hands only the template and the parts on. The GAN sees colours in both stages (UMR: silhouettes in the first)
+    and the photographs of the same batch as real ones (UMR: of the batch before); the weights are those of UMR's second
+    stage in both (its first has mask 3.0, deform 5.0 from epoch 5 on, align 0.5, flatten 4e-4). `orientation` lasts
+    for the first fifth of template learning (UMR: 3 of 500 epochs).
+    Deviation: `part_points` is one-sided, as in UMR's code, where eq. 13 prints a Chamfer distance.
     Deviation: when the mean deformation moves into the template, it is taken out of the decoder's bias, so that shapes
     do not jump, as they do in UMR's code.
     Deviation: the random view is turned by an azimuth in [0, 360) degrees, not [0, 180): the paper says random.
@@ -166,7 +170,9 @@ class AdaptiveTextureUMR(TextureFlowMesh):
         self.discriminator = ImageDiscriminator(3, image_size) if gan_weight else None
         self.frechet = FrechetLoss(frechet_layer, bank=frechet_bank) if frechet_weight else None
         self._inception = (frechet_layer, frechet_weights)
-        self.hparams["template"] = None  # a checkpoint has its own
+        # A checkpoint has its own template, and holds no classes but plain ones.
+        self.hparams["template"] = None
+        self.hparams["frechet_weights"] = None if frechet_weights is None else str(frechet_weights)
         self.alignment = SimilarityAlignment()
         self.draws = torch.Generator()
 
@@ -174,6 +180,7 @@ class AdaptiveTextureUMR(TextureFlowMesh):
     def inception(self) -> FeatureNetwork:
         """What renders from random views are compared in; fixed, no part of checkpoints, not needed to predict."""
         layer, weights = self._inception
+        weights = None if weights is None else Path(weights)
         return inception_features([str(layer)], weights, image_size=self.frechet_size).to(self.device)
 
     @property
@@ -248,6 +255,14 @@ class AdaptiveTextureUMR(TextureFlowMesh):
             self.part_losses.labels.copy_(assign_parts(self, self._training_batches()))
         align_after_training(self, self.alignment)
 
+    def decay_steps(self, step: int) -> int:
+        """UMR's code trains its second stage anew: the rate of `inverse` starts again after template learning."""
+        epochs = self.trainer.max_epochs or 0
+        if not 0 < self.template_epochs < epochs:
+            return step
+        first = int(self.trainer.estimated_stepping_batches) * self.template_epochs // epochs
+        return step - first if step >= first else step
+
     def _draw_camera(self, recon: TextureReconstruction) -> Tensor:
         """One pose (B, 7) of each image, drawn by probability, without gradient."""
         assert recon.poses is not None and recon.probability is not None
@@ -264,12 +279,15 @@ class AdaptiveTextureUMR(TextureFlowMesh):
         angle = 2 * torch.pi * torch.rand(len(poses), generator=self.draws).to(poses)
         turned = turn_about_vertical(poses, angle)
         losses = {}
-        fake = self.paint(recon.verts, recon.texture, turned)
+        train_texture = self.gan_texture or refined
+        fake = self.paint(recon.verts, recon.texture if train_texture else recon.texture.detach(), turned)
         if refined:
             assert self.frechet is not None
             losses["frechet"] = self.frechet(self._pooled(fake)).to(fake.dtype)
         if self.discriminator is not None:
-            shown = fake if self.gan_texture else self.paint(recon.verts, recon.texture.detach(), turned)
+            shown = fake
+            if train_texture and not self.gan_texture:
+                shown = self.paint(recon.verts, recon.texture.detach(), turned)
             frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
             losses["gan"] = generator_loss(functional_call(self.discriminator, frozen, (shown,)), self.gan_form)
             losses["discriminator"] = discriminator_loss(self.discriminator(real), self.discriminator(fake.detach()))
@@ -292,9 +310,10 @@ class AdaptiveTextureUMR(TextureFlowMesh):
                 return
 
     def _training_batches(self) -> Iterator[ViewBatch]:
-        """A pass over the training photographs, beside the one that trains."""
+        """Every training photograph once, as it is, beside the pass that trains; all of them in every process."""
         data = getattr(self.trainer, "datamodule", None)
-        for batch in data.train_dataloader() if data is not None else self.trainer.train_dataloader:
+        every = data.training_pass() if data is not None else self.trainer.train_dataloader
+        for batch in every:
             yield batch.to(self.device)
 
 

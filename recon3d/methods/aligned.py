@@ -1,7 +1,7 @@
-"""What methods with unknown cameras share: the rotation from the frame that their network chose to the object frame.
+"""What methods with unknown cameras share: the way from the frame that their network chose to the object frame.
 
 A method holds a `WorldAlignment`, passes its answers through it, and calls `align_after_training` at the end of each
-training epoch. The ground-truth cameras and clouds of validation objects serve to fit this one rotation and nothing
+training epoch. The ground-truth cameras and clouds of validation objects serve to fit it and nothing
 else, as in the evaluation of Insafutdinov and Dosovitskiy 2018 (DPC): no weight of the network depends on them.
 """
 
@@ -179,9 +179,9 @@ def align_on_validation(
     """Fit `alignment` by `fit_alignment` to the answers of `method` for the first objects of each category.
 
     Every view of a batch is reconstructed, up to 5 of an object. The true points and cameras of these objects are used
-    for this rotation alone. In a distributed run, called by every process, the first fits to its share of the data and
-    the others take its rotation. Without points or cameras, or where no prediction can be matched, a warning is logged
-    and the rotation is the identity.
+    for this alone. In a distributed run, called by every process, the first fits to its share of the data and
+    the others take its fit. Without points or cameras, or where no prediction can be matched, a warning is logged
+    and the alignment is the identity.
 
     Args:
         method: gives points and camera, passed through `alignment`; its mode and that of its parts stay as they are.

@@ -108,7 +108,7 @@ class ReconstructionMethod(LightningModule):
             return optimizer
         total = max(int(self.trainer.estimated_stepping_batches), 1)
         if self.schedule == "inverse":
-            scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + INVERSE_DECAY * step))
+            scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimizer, self._inverse)
         elif self.schedule == "step":
             scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(self.drop_at * total)], self.drop_factor)
         else:
@@ -116,6 +116,13 @@ class ReconstructionMethod(LightningModule):
                 optimizer, max_lr=self.lr, total_steps=total, pct_start=WARM_UP, cycle_momentum=False
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def decay_steps(self, step: int) -> int:
+        """Steps that the `inverse` schedule counts at a step; a method of two stages may count anew."""
+        return step
+
+    def _inverse(self, step: int) -> float:
+        return 1 / (1 + INVERSE_DECAY * self.decay_steps(step))
 
     def _check(self, batch: ViewBatch) -> None:
         views = batch.images.shape[1]

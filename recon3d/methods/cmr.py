@@ -25,6 +25,7 @@ class CMR(TextureFlowMesh):
     the true one; `deform`, `laplacian`, `vertex_entropy` of the key points' distributions; `pixel`, `perceptual` and
     `barrier` of the texture. Weights are the authors' code's.
 
+    Deviation: `keypoints` is the mean over the visible ones, so that an image with few counts as much.
     Deviation: the silhouettes and colours are the Soft Rasterizer's and not the Neural Mesh Renderer's, and the
     Laplacian is uniform and squared and not by cotangents, as in the other methods on photographs, so that a table
     compares supervision and not renderers; the Laplacian's weight is therefore that of UMR's code.
@@ -91,6 +92,11 @@ class CMR(TextureFlowMesh):
         """Those of the class's docstring."""
         assert recon.verts is not None and recon.poses is not None
         assert batch.cameras is not None and batch.keypoints is not None
+        if not batch.cameras.orthographic:
+            raise ValueError(
+                "CMR: expected the scaled orthographic cameras of key points, got perspective ones; of Pascal3D+ take "
+                "CMR's annotations: --data.init_args.annotations cmr."
+            )
         images, masks = batch.images[:, 0], batch.masks[:, 0]
         true = weak_perspective_pose(cmr_camera(batch.cameras[:, 0]))
         predicted = recon.poses[:, 0]

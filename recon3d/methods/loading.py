@@ -74,5 +74,8 @@ def _arguments(method_class: type[ReconstructionMethod], saved: dict[str, Any]) 
     """The saved hyper-parameters that are arguments: not Lightning's own, nor the base's that the class fixes."""
     taken = inspect.signature(method_class).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-    fixed = set() if open_ended else inspect.signature(ReconstructionMethod).parameters.keys() - taken.keys()
+    # Lightning saves the arguments of every `__init__` on the way up; a class may fix those of its bases.
+    bases = [base for base in method_class.__mro__[1:] if issubclass(base, ReconstructionMethod)]
+    above = {name for base in bases for name in inspect.signature(base).parameters}
+    fixed = set() if open_ended else above - taken.keys()
     return {key: value for key, value in saved.items() if not key.startswith("_") and key not in fixed}

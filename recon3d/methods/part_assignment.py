@@ -5,6 +5,7 @@ Parts are the channels of `ViewBatch.parts`: 0 the background, then head, neck, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,9 @@ from recon3d.structures import ViewBatch
 if TYPE_CHECKING:
     from recon3d.methods.texture_flow import TextureFlowMesh, TextureReconstruction
 
-N_PARTS = 5
-HEAD, BELLY = 1, 4
-POINTS = {HEAD: 10, 2: 10, 3: 30, BELLY: 30}  # drawn of each part of an image; UMR's code
-WEIGHTED = (HEAD, BELLY)  # neck and back have weight 0 in UMR's code
+logger = logging.getLogger(__name__)
+
+POINTS = {1: 10, 4: 30}  # drawn of head and belly of an image; neck and back have weight 0 in UMR's code
 NEAREST = 5  # images of a batch whose maps are averaged; UMR's code
 
 
@@ -54,31 +54,33 @@ class PartLosses(nn.Module):
         """Losses of a batch; none before the labels are assigned.
 
         `part_points` draws the template's vertices of head and belly towards the points of these parts in the image, by
-        the cameras alone, weighted with their probability; `part_probability` compares a render of the labels from
-        poses (B, 7) with the part maps, by the shape alone (UMR's code).
+        the cameras alone, weighted with their probability, as a mean over the vertices of all parts; `part_probability`
+        compares a render of the labels from poses (B, 7) with the part maps, by the shape alone (UMR's code).
         """
         if not self.labels.any():
             return {}
         assert recon.poses is not None and recon.probability is not None and recon.verts is not None
-        counts = {part: POINTS[part] for part in WEIGHTED}
-        drawn = sample_part_points(parts, masks, counts, generator)
+        drawn = sample_part_points(parts, masks, POINTS, generator)
         template = symmetrise(method.template, method.n_side).detach()
         cameras = weak_perspective_camera(recon.poses.flatten(0, 1))
         k = recon.poses.shape[1]
         total = recon.probability.new_zeros(())
-        for part in WEIGHTED:
-            seen = -project(cameras, template[self.labels == part])[..., :2]  # image coordinates
+        labelled = int((self.labels > 0).sum())
+        for part in POINTS:
+            chosen = self.labels == part
+            if not chosen.any():
+                continue
+            seen = -project(cameras, template[chosen])[..., :2]  # image coordinates
             points, valid = (value.repeat_interleave(k, 0) for value in drawn[part])
-            each = part_chamfer_loss(seen, points, valid)
+            each = part_chamfer_loss(seen, points, valid) * int(chosen.sum()) / labelled
             total = total + (recon.probability.detach().flatten() * each).sum() / len(parts)
-        painted = torch.stack([(self.labels == part).float() for part in WEIGHTED] + [torch.zeros_like(self.labels)], 1)
+        painted = torch.stack([(self.labels == part).float() for part in POINTS] + [torch.zeros_like(self.labels)], 1)
         rendered = render_soft_rgb(
             recon.verts, method.faces, weak_perspective_camera(poses), method.image_size, method.sigma, method.gamma,
             vert_colors=painted.to(recon.verts).expand(len(recon.verts), -1, -1),
         )  # fmt: skip
-        probability = part_probability_loss(
-            rendered[:, : len(WEIGHTED)], parts[:, list(WEIGHTED)], masks, channel_weights=(5.0,) * len(WEIGHTED)
-        )
+        # Two channels of weight 2 are UMR's five, of which two have weight 5 and the others 0.
+        probability = part_probability_loss(rendered[:, :2], parts[:, list(POINTS)], masks, channel_weights=(2.0, 2.0))
         return {"part_points": total, "part_probability": probability.mean()}
 
 
@@ -110,19 +112,23 @@ def assign_parts(method: TextureFlowMesh, batches: Iterable[ViewBatch]) -> Tenso
         pred = method.paint(recon.verts, recon.texture, mirrored_pose(poses))
         score = perceptual_loss(method.features(pred), method.features((images * masks).flip(-1)))
         score = score + recon.offset.square().sum(dim=(1, 2))
-        maps.append(carried.cpu())
+        maps.append(carried.half().cpu())
         if float(score.min()) < best:
-            best, exemplar = float(score.min()), carried[score.argmin()].cpu()
+            best, exemplar = float(score.min()), carried[score.argmin()].half().cpu()
     method.train(training)
     assert exemplar is not None
     kept = []
     for carried in maps:
-        distance = (carried - exemplar).square().sum(dim=(1, 2, 3))
+        distance = (carried - exemplar).float().square().sum(dim=(1, 2, 3))
         kept.append(carried[distance.topk(min(NEAREST, len(carried)), largest=False).indices])
-    mean = torch.cat(kept).mean(dim=0, keepdim=True).to(method.device)
+    mean = torch.cat(kept).float().mean(dim=0, keepdim=True).to(method.device)
     texels = method.at_texels(mean)[0].argmax(dim=0)  # (F,K)
     face_labels = nn.functional.one_hot(texels, mean.shape[1]).sum(dim=1).argmax(dim=1)
     votes = torch.zeros(int(method.faces.max()) + 1, mean.shape[1], device=method.device)
     for corner in range(3):
         votes.index_put_((method.faces[:, corner], face_labels), torch.ones_like(face_labels).float(), accumulate=True)
-    return votes.argmax(dim=1)
+    labels = votes.argmax(dim=1)
+    counts = torch.bincount(labels, minlength=mean.shape[1]).tolist()
+    level = logging.WARNING if 0 in [counts[part] for part in POINTS] else logging.INFO
+    logger.log(level, "Vertices of the template by part, the background first: %s.", counts)
+    return labels

@@ -82,7 +82,7 @@ class TextureFlowMesh(ReconstructionMethod):
     Args:
         latent: see `ShapeHead`.
         hypotheses: see `CameraHead`.
-        image_size: S of the images and renders, a multiple of 64.
+        image_size: S of the images and renders, a multiple of 64; with D_var 64 times a power of 2.
         texture_size: rows of the UV map, which has twice as many columns.
         texels: R, of the R x R colours of a face in a render.
         sigma: of the soft rasteriser.
@@ -136,14 +136,16 @@ class TextureFlowMesh(ReconstructionMethod):
         self.laplacian_loss = LaplacianLoss(sphere.faces, n_verts)
         self.flatten_loss = FlattenLoss(sphere.faces)
         self._perceptual = (perceptual, perceptual_weights)
-        self.hparams["encoder_weights"] = None  # a checkpoint has its own
+        # A checkpoint has its own weights, and holds no classes but plain ones.
+        self.hparams["encoder_weights"] = None
+        self.hparams["perceptual_weights"] = None if perceptual_weights is None else str(perceptual_weights)
 
     @cached_property
     def features(self) -> FeatureNetwork:
         """What textures are compared in; fixed, no part of checkpoints, and not needed to predict."""
         name, weights = self._perceptual
         build, layers = PERCEPTUAL[name]
-        return build(layers, weights).to(self.device)
+        return build(layers, None if weights is None else Path(weights)).to(self.device)
 
     def forward(self, image: Tensor) -> TextureReconstruction:
         """Textured meshes and cameras of photographs (B, 3, S, S)."""
@@ -163,7 +165,7 @@ class TextureFlowMesh(ReconstructionMethod):
         return {name: value for name, value in losses.items() if self.loss_weights.get(name)}
 
     def all_losses(self, batch: ViewBatch, recon: TextureReconstruction) -> dict[str, Tensor]:
-        """Losses of a batch by name, also ones without a weight."""
+        """Losses of a batch by name, among them ones without a weight."""
         raise NotImplementedError
 
     def _assemble(
@@ -259,11 +261,12 @@ class TextureFlowMesh(ReconstructionMethod):
             "pixel": pixel_loss(pred, target, masks.repeat_interleave(k, 0)),
             "perceptual": perceptual_loss(self.features(pred), features),
         }
-        centers, seen = render_soft_face_pixels(
-            verts, self.faces, weak_perspective_camera(flat), self.image_size, self.sigma, self.gamma
-        )
-        face_flow = recon.texels.mean(dim=2).repeat_interleave(k, 0)
-        each["align"] = alignment_loss(face_flow, -centers, seen > SEEN)
+        if self.loss_weights.get("align"):
+            centers, seen = render_soft_face_pixels(
+                verts, self.faces, weak_perspective_camera(flat), self.image_size, self.sigma, self.gamma
+            )
+            face_flow = recon.texels.mean(dim=2).repeat_interleave(k, 0)
+            each["align"] = alignment_loss(face_flow, -centers, seen > SEEN)
         losses = {name: (weight * value).sum() for name, value in each.items()}
         return losses | {"barrier": barrier_loss(recon.texels, barrier_field(masks)).mean()}
 

@@ -96,7 +96,7 @@ class CameraHead(nn.Module):
     def forward(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """Poses (B, K, 7) and probabilities (B, K) of codes (B, code)."""
         code = self.trunk(code)
-        raw = torch.stack([head(code) for head in self.heads], dim=1)  # (B,K,8)
+        raw = torch.stack([head(code) for head in self.heads], dim=1).float()  # (B,K,8); bf16 would move by pixels
         quaternion, scale, shift, logit = raw.split((4, 1, 2, 1), dim=-1)
         turn = F.normalize(quaternion + quaternion.new_tensor([1.0, 0.0, 0.0, 0.0]), dim=-1)
         pose = torch.cat(
