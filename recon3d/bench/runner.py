@@ -148,6 +148,10 @@ def _quiet() -> None:
 def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, digest: str) -> Record:
     trainer, method, data = cli.trainer, cli.model, cli.datamodule
     checkpoint = folder / CHECKPOINT
+    # First of all: what has no hash fails before it is trained on. Others than process 0 write no Record.
+    if trainer.is_global_zero:
+        data.prepare_data()
+    data_hash = data.data_hash() if trainer.is_global_zero else ""
     if method.needs:
         # One file, rewritten after every epoch.
         keeper = ModelCheckpoint(
@@ -175,7 +179,7 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
     record = Record(
         schema=SCHEMA,
         method=cell.method,
-        data=Data(cell.data, data.data_hash(), tuple(data.categories), SPLIT, data.scale),
+        data=Data(cell.data, data_hash, tuple(data.categories), SPLIT, data.scale),
         seed=cell.seed,
         preset=cell.preset,
         **_about(method),

@@ -201,11 +201,7 @@ class CUBDataModule(PhotographDataModule):
         found = [
             file for name in names for suffix in (".npz", ".npy") if (file := stem.parent / f"{name}{suffix}").is_file()
         ]
-        if not found:
-            raise DataFileError(
-                f"{stem}.npy: no such part map, nor .npz. Save SCOPS's there, or set parts: keypoints, or none."
-            )
-        return found[0]
+        return found[0] if found else stem.parent / f"{stem.name}.npy"
 
     def _truth(self, name: str) -> Path | None:
         folder = self.root / "truth"

@@ -143,7 +143,7 @@ class Pascal3DDataModule(PhotographDataModule):
         return replace(found, parts=CAR_PARTS)
 
     def data_hash(self) -> str:
-        """Hash of annotations and sizes of the files, and of the CAD models; of nothing that is rendered."""
+        """Hash of annotations and sizes of files of test, and of the CAD models; of nothing that is rendered."""
         return self.objects.content_hash() if self.annotations == "release" else super().data_hash()
 
     def _cmr_photographs(self, split: str) -> tuple[Photograph, ...]:

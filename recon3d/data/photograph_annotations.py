@@ -59,7 +59,7 @@ class Photograph:
         keypoints: (K, 3): x, y, visible 0 or 1; x and y mean nothing where it is 0.
         pose: camera by structure from motion.
         camera: any other full-image camera (1,), in the units that `cropping.crop_camera` takes; not with `pose`.
-        parts: file of a part map, see `part_maps.read_part_map`.
+        parts: file of a part map, see `part_maps.read_part_map`; where it should be, if it is not there.
         truth: .npz of points (P, 3), normals (P, 3) and voxels (32, 32, 32) bool, in the object frame.
     """
 
@@ -76,13 +76,13 @@ class Photograph:
     truth: Path | None = None
 
     def content(self) -> tuple[object, ...]:
-        """What tells this photograph from another: annotations and file sizes, not where the files lie."""
+        """What tells this photograph from another: annotations and file sizes, not where the files lie; no part map."""
         pose = self.pose and (self.pose.rotation.tolist(), float(self.pose.scale), self.pose.translation.tolist())
         camera = self.camera and [
             value.tolist() for value in (self.camera.R, self.camera.T, self.camera.focal, self.camera.center)
         ]
         points = None if self.keypoints is None else self.keypoints.tolist()
-        files = [path and path.stat().st_size for path in (self.image, self.parts, self.truth)]
+        files = [path and path.stat().st_size for path in (self.image, self.truth)]
         if isinstance(self.mask, Path):
             mask: object = self.mask.stat().st_size
         else:  # its pixels: PNGs of them differ between versions of zlib

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from recon3d.data.base import ReconstructionDataModule, ResumableLoader, resolve_root
 from recon3d.data.color_jitter import jitter_colors
@@ -62,10 +62,17 @@ class PhotographDataset(Dataset[ViewBatch]):
         jitter: float = 0.05,
         parts: Parts = "none",
     ) -> None:
-        for name in ("keypoints", "pose", "camera", "truth", *(("parts",) if parts == "scops" else ())):
+        for name in ("keypoints", "pose", "camera", "truth"):
             absent = [photograph.id for photograph in photographs if getattr(photograph, name) is None]
-            if absent and (len(absent) < len(photographs) or name == "parts"):
+            if 0 < len(absent) < len(photographs):
                 raise DataFileError(f"{len(absent)} of {len(photographs)} photographs have no {name}: {absent[0]}, ...")
+        absent = [photo.id for photo in photographs if photo.parts is None or not photo.parts.is_file()]
+        if absent and parts == "scops":
+            first = next(photo for photo in photographs if photo.id == absent[0])
+            raise DataFileError(
+                f"{len(absent)} of {len(photographs)} photographs have no part map, such as {first.parts or first.id}. "
+                "Save SCOPS's maps there, or set parts: keypoints, or none."
+            )
         annotated = any(photograph.keypoints is not None for photograph in photographs)
         if parts == "keypoints" and not (annotated and keypoints is not None and keypoints.parts):
             raise DataFileError("parts: keypoints needs key points that are grouped into parts; choose parts: none.")
@@ -219,13 +226,15 @@ class PhotographDataModule(ReconstructionDataModule):
         return "keypoints"
 
     def data_hash(self) -> str:
-        """Hash of the annotations of all splits, and of the names and sizes of their files. No picture is opened."""
+        """Hash of the annotations of the test photographs, and of the sizes of their files. No picture is opened.
+
+        Part maps are left out: nothing is measured against them.
+        """
         digest = hashlib.sha256()
-        for split in ("train", "val", "test"):
-            photographs = self.photographs(split)
-            self._check_files(split, photographs)
-            for photograph in photographs:
-                digest.update(repr((split, *photograph.content())).encode())
+        photographs = self.photographs("test")
+        self._check_files("test", photographs)
+        for photograph in photographs:
+            digest.update(repr(photograph.content()).encode())
         return digest.hexdigest()[:16]
 
     def setup(self, stage: str) -> None:
@@ -255,7 +264,7 @@ class PhotographDataModule(ReconstructionDataModule):
         absent = [
             file
             for photo in photographs
-            for file in (photo.image, photo.mask, photo.parts, photo.truth)
+            for file in (photo.image, photo.mask, photo.truth)
             if isinstance(file, Path) and not file.is_file()
         ]
         if absent:
@@ -287,6 +296,15 @@ class PhotographDataModule(ReconstructionDataModule):
     def test_dataloader(self) -> ResumableLoader:
         """Every photograph once."""
         return self._evaluation_loader("test")
+
+    def training_pass(self) -> DataLoader[ViewBatch]:
+        """Every training photograph once, as an evaluation shows it; the whole set in each process of a distributed run.
+
+        What a method computes of the training set beside its training: statistics, a mean shape.
+        """
+        dataset = self.datasets["train"]
+        draws = evaluation_draws(0, count=len(dataset))
+        return DataLoader(dataset, self.batch_size_each, sampler=draws, collate_fn=ViewBatch.collate)
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.datasets[split]

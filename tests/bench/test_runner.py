@@ -246,6 +246,15 @@ def test_a_wrong_data_root_is_recorded(cell, tmp_path):
     assert (record.input, record.supervision) == ("RGB + mask", ("cameras", "masks"))
 
 
+def test_data_without_a_hash_fail_before_they_are_trained_on(cell, sessions, monkeypatch):
+    def refuse(_: Any) -> str:
+        raise ValueError("no pictures of test")
+
+    monkeypatch.setattr("recon3d.data.shapenet.ShapeNetDataModule.data_hash", refuse)
+    record = runner.run(cell())
+    assert "no pictures of test" in str(record.error) and not sessions
+
+
 def test_a_diverging_run_is_recorded(cell):
     this = cell(overrides=("--model.init_args.lr", "1e30"))  # weights overflow within the first epoch
     record = runner.run(this)

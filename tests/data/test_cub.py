@@ -133,7 +133,7 @@ def test_scops_maps(tmp_path):
     for index in range(2):
         expected = generator.random((16, 16, 5)).astype(np.float32).transpose(2, 0, 1)
         assert np.allclose(module.datasets["test"][Draw(index)].parts[0, 0].numpy(), expected, atol=1e-4)
-    with pytest.raises(DataFileError, match=r"Alpha_0001_10.npy: no such part map"):
+    with pytest.raises(DataFileError, match=r"4 of 4 .* no part map, such as .*Alpha_0001_10.npy. Save"):
         module.setup("fit")
 
 
@@ -170,8 +170,11 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     lost.unlink()
     with pytest.raises(DataFileError, match=r"1 files of the 4 train photographs.*Alpha_0002_20.jpg.*non-commer"):
         CUBDataModule().setup("fit")
-    with pytest.raises(DataFileError, match=r"1 files of the 4 train"):
+    tested = root / "CUB_200_2011" / "images" / f"{NAMES[4]}.jpg"
+    with pytest.raises(DataFileError, match=r"1 files of the 2 test photographs.*Beta_0004_40.jpg"):
+        tested.rename(tested.with_suffix(".away"))
         CUBDataModule().data_hash()
+    tested.with_suffix(".away").rename(tested)
     Image.new("RGB", (20, 20)).save(lost, "PNG")
     module = CUBDataModule()
     module.setup("fit")
@@ -186,11 +189,22 @@ def test_hash_tells_annotations_apart(cmr_root, release_root, tmp_path):
     first = CUBDataModule(cmr_root).data_hash()
     assert CUBDataModule(cub_files.write_cmr(tmp_path), batch_size=3, limit_objects=1).data_hash() == first
     assert CUBDataModule(release_root, annotations="release").data_hash() != first
-    masked = [cub_files.annotation(5), cub_files.annotation(6) | {"mask": cub_files.mask(5)}]
-    cub_files.write_mat(tmp_path / "data" / "val_cub_cleaned.mat", "images", masked)
+    masked = [cub_files.annotation(4), cub_files.annotation(5) | {"mask": cub_files.mask(6)}]
+    cub_files.write_mat(tmp_path / "data" / "test_cub_cleaned.mat", "images", masked)
     second = CUBDataModule(tmp_path).data_hash()
-    cub_files.write_mat(tmp_path / "sfm" / "anno_val.mat", "sfm_anno", [cub_files.pose(5), cub_files.pose(7)])
+    cub_files.write_mat(tmp_path / "sfm" / "anno_test.mat", "sfm_anno", [cub_files.pose(4), cub_files.pose(7)])
     assert len({first, second, CUBDataModule(tmp_path).data_hash()}) == 3
+
+
+def test_hash_is_of_the_test_photographs_alone(cmr_root, tmp_path):
+    expected = CUBDataModule(cmr_root).data_hash()
+    bare = cub_files.write_cmr(tmp_path, ("test",))
+    for options in ({}, {"val_views": 0}, {"parts": "keypoints"}, {"parts": "scops"}):
+        assert CUBDataModule(bare, **options).data_hash() == expected  # no train, no val, no maps
+    path = bare / "scops" / f"{NAMES[4]}.npy"
+    path.parent.mkdir(parents=True)
+    np.save(path, np.zeros((16, 16, 5), np.float32))
+    assert CUBDataModule(bare, parts="scops").data_hash() == expected
 
 
 def test_configuration():

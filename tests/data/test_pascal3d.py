@@ -171,13 +171,16 @@ def test_hash_follows_annotations_models_and_pictures_but_not_the_cache(root):
     module(root).photographs("train")
     shutil.rmtree(root / "derived")
     assert module(root).data_hash() == before and not (root / "derived").exists()
-    assert module(root, include=["difficult"]).data_hash() != before
+    assert module(root, include=["difficult"]).data_hash() == before  # the only such object is one of train
     folder = root / "PASCAL3D+_release1.1"
     files.write_record(folder, "pascal", "2008_2", [files.car(files.VIEWS["2008_2"] | {"px": 33.0}, 1)])
     moved = module(root).data_hash()
     assert moved != before
     (folder / "Images/car_pascal/2008_2.jpg").write_bytes(b"")
     assert module(root).data_hash() != moved
+    difficult = files.car(files.VIEWS["2008_2"], 1, difficult=1)
+    files.write_record(folder, "pascal", "2008_2", [files.car(files.VIEWS["2008_2"], 1), difficult])
+    assert module(root, include=["difficult"]).data_hash() != module(root).data_hash()
 
 
 def test_cad_index_beyond_the_models(root):
