@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from recon3d.data.base import ReconstructionDataModule, ResumableLoader, resolve_root
 from recon3d.data.color_jitter import jitter_colors
@@ -66,12 +66,11 @@ class PhotographDataset(Dataset[ViewBatch]):
             absent = [photograph.id for photograph in photographs if getattr(photograph, name) is None]
             if 0 < len(absent) < len(photographs):
                 raise DataFileError(f"{len(absent)} of {len(photographs)} photographs have no {name}: {absent[0]}, ...")
-        absent = [photo.id for photo in photographs if photo.parts is None or not photo.parts.is_file()]
+        absent = [str(photo.parts or photo.id) for photo in photographs if not (photo.parts and photo.parts.is_file())]
         if absent and parts == "scops":
-            first = next(photo for photo in photographs if photo.id == absent[0])
             raise DataFileError(
-                f"{len(absent)} of {len(photographs)} photographs have no part map, such as {first.parts or first.id}. "
-                "Save SCOPS's maps there, or set parts: keypoints, or none."
+                f"{len(absent)} of {len(photographs)} photographs have no part map, such as {absent[0]}. Save SCOPS's "
+                "there, or set parts: keypoints, or none."
             )
         annotated = any(photograph.keypoints is not None for photograph in photographs)
         if parts == "keypoints" and not (annotated and keypoints is not None and keypoints.parts):
@@ -296,15 +295,6 @@ class PhotographDataModule(ReconstructionDataModule):
     def test_dataloader(self) -> ResumableLoader:
         """Every photograph once."""
         return self._evaluation_loader("test")
-
-    def training_pass(self) -> DataLoader[ViewBatch]:
-        """Every training photograph once, as an evaluation shows it; the whole set in each process of a distributed run.
-
-        What a method computes of the training set beside its training: statistics, a mean shape.
-        """
-        dataset = self.datasets["train"]
-        draws = evaluation_draws(0, count=len(dataset))
-        return DataLoader(dataset, self.batch_size_each, sampler=draws, collate_fn=ViewBatch.collate)
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.datasets[split]

@@ -169,7 +169,7 @@ def test_fields_must_be_there_for_all(root):
                 [*photographs[:1], replace(photographs[1], **{name: None}), *photographs[2:]], module.keypoint_set
             )
     with pytest.raises(
-        DataFileError, match="4 of 4 photographs have no part map, such as 001.Alpha_Bird/Alpha_0001_10"
+        DataFileError, match=r"4 of 4 photographs have no part map, such as 001.Alpha_Bird/Alpha_0001_10"
     ):
         PhotographDataset(photographs, module.keypoint_set, parts="scops")
     with pytest.raises(DataFileError, match="grouped into parts"):
