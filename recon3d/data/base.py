@@ -103,8 +103,11 @@ class ReconstructionDataModule(LightningDataModule, ABC):
     def data_hash(self) -> str:
         """Hash of the content of the data set, equal on every machine."""
 
-    def _loader(self, dataset: Dataset[ViewBatch], plan: Callable[[int], Sequence[Any]]) -> ResumableLoader:
-        """Batches in the order of `plan`."""
+    def _loader(
+        self, dataset: Dataset[ViewBatch], plan: Callable[[int], Sequence[Any]], whole_batches: bool = False
+    ) -> ResumableLoader:
+        """Batches in the order of `plan`; `whole_batches` leaves out a last one that is not full, if others are."""
+        sampler = PlannedSampler(plan, self.batch_size_each)
         context = None
         if self.num_workers > 0:
             # A forked copy of a process whose OpenMP runtime has started (numba, torch) may hang; a fork server is
@@ -114,7 +117,8 @@ class ReconstructionDataModule(LightningDataModule, ABC):
         return ResumableLoader(
             dataset,
             self.batch_size_each,
-            sampler=PlannedSampler(plan, self.batch_size_each),
+            sampler=sampler,
+            drop_last=whole_batches and len(sampler) >= self.batch_size_each,
             num_workers=self.num_workers,
             collate_fn=ViewBatch.collate,
             pin_memory=torch.cuda.is_available(),

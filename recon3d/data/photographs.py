@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from recon3d.data.base import ReconstructionDataModule, ResumableLoader, resolve_root
 from recon3d.data.color_jitter import jitter_colors
@@ -141,7 +141,8 @@ class PhotographDataModule(ReconstructionDataModule):
         name: of the data set, in Records and tables.
         batch_size: objects in a batch, over all processes together.
         train_views: 1; a photograph has no other view.
-        train_steps_per_epoch: batches that make an epoch, of draws with replacement; None visits every photograph once.
+        train_steps_per_epoch: batches that make an epoch, of draws with replacement; None visits every photograph once,
+            but for those that are left over from whole batches.
         test_views: at least 1; any number shows the one view.
         val_views: the same for validation; 0 for no validation.
         image_size: pixels of the square crops.
@@ -273,7 +274,10 @@ class PhotographDataModule(ReconstructionDataModule):
             )
 
     def train_dataloader(self) -> ResumableLoader:
-        """Batches of jittered, mirrored draws; `balanced` and `train_steps_per_epoch` say of which photographs."""
+        """Batches of jittered, mirrored draws; `balanced` and `train_steps_per_epoch` say of which photographs.
+
+        A last batch that is not full is left out, as in CMR and UMR: batch norm refuses a batch of one.
+        """
         dataset, length = self.datasets["train"], None
         if self.balanced or self.train_steps_per_epoch is not None:
             length = (self.train_steps_per_epoch or -(-len(dataset) // self.batch_size)) * self.batch_size
@@ -286,7 +290,7 @@ class PhotographDataModule(ReconstructionDataModule):
             world=world_size(),
             seed=self.seed,
         )
-        return self._loader(dataset, plan)
+        return self._loader(dataset, plan, whole_batches=True)
 
     def val_dataloader(self) -> ResumableLoader | list[ResumableLoader]:
         """Every photograph once; no loader for val_views=0."""
@@ -295,6 +299,15 @@ class PhotographDataModule(ReconstructionDataModule):
     def test_dataloader(self) -> ResumableLoader:
         """Every photograph once."""
         return self._evaluation_loader("test")
+
+    def training_pass(self) -> DataLoader[ViewBatch]:
+        """Every training photograph once, in order, neither jittered nor mirrored; all of them in every process.
+
+        For what a method computes of the training set beside its training, such as statistics.
+        """
+        dataset = self.datasets["train"]
+        draws = evaluation_draws(0, count=len(dataset))
+        return DataLoader(dataset, self.batch_size_each, sampler=draws, collate_fn=ViewBatch.collate)
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.datasets[split]

@@ -48,7 +48,36 @@ def test_an_epoch_of_all_photographs_or_of_so_many_steps(root):
     loader = ready(root, train_steps_per_epoch=5).train_dataloader()
     assert len(loader) == 5 and len(names(loader)) == 10
     assert len(names(ready(root, balanced=True, batch_size=3).train_dataloader())) == 6
-    assert len(names(ready(root, limit_objects=3).train_dataloader())) == 3
+    assert len(names(ready(root, limit_objects=3, batch_size=4).train_dataloader())) == 3
+
+
+def test_a_last_batch_that_is_not_full_is_left_out_of_training(root):
+    loader = ready(root, batch_size=3).train_dataloader()
+    shown = set()
+    for epoch in range(4):
+        loader.sampler.set_epoch(epoch)
+        (batch,) = loader
+        assert len(batch) == 3 and len(loader) == 1
+        shown |= set(batch.sample_id)
+    assert len(shown) == 4  # the one left out changes
+    assert [len(batch) for batch in ready(root, "test", batch_size=3).test_dataloader()] == [2]
+
+
+def test_a_pass_over_the_training_set_shows_all_as_it_is_in_every_process(root, monkeypatch):
+    module = ready(root, batch_size=3, num_workers=0)
+    alone = [list(module.training_pass()) for _ in range(2)]
+    assert [len(batch) for batch in alone[0]] == [3, 1]
+    plain = module.datasets["train"]
+    for batches in alone:
+        assert [name for batch in batches for name in batch.sample_id] == [f"{p.id}/v00" for p in plain.photographs]
+        images = torch.cat([batch.images for batch in batches])
+        assert torch.equal(images, torch.cat([plain[Draw(number)].images for number in range(4)]))
+    monkeypatch.setattr("recon3d.data.base.world_size", lambda: 3)
+    monkeypatch.setattr("recon3d.data.photographs.world_size", lambda: 3)
+    monkeypatch.setattr("recon3d.data.view_sampling.world_size", lambda: 3)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    assert names(module.training_pass()) == names(alone[0]) and len(list(module.training_pass())) == 4
+    assert len(names(module.train_dataloader())) == 2  # its share: 4 photographs, and 2 again for 3 processes
 
 
 def test_training_draws_are_jittered_and_mirrored_anew_in_every_epoch(root):
