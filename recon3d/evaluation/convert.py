@@ -302,6 +302,8 @@ def ground_truth(
     if representation == "input_camera":
         if batch.cameras is None:
             raise NotAvailableError("the data have no cameras")
+        if batch.points is None and batch.voxels is None:  # fitted to key points, as CMR's are
+            raise NotAvailableError("the data's cameras are estimates, without a true shape")
         return batch.cameras[:, 0]
     value: Tensor | None = {"points": batch.points, "voxels": batch.voxels}.get(representation)
     if value is None:

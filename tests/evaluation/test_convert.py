@@ -14,7 +14,7 @@ from pytorch3d.structures import Meshes
 from recon3d.evaluation.convert import LIMIT, Conversion, NotAvailableError, ground_truth
 from recon3d.evaluation.protocol import N_POINTS, VOXEL_RESOLUTION
 from recon3d.geometry.cameras import look_at_camera
-from recon3d.structures import Reconstruction, ViewBatch
+from recon3d.structures import Camera, Reconstruction, ViewBatch
 
 
 def test_points_lie_on_the_mesh_and_cover_it(shapes: Meshes, truth: ViewBatch) -> None:
@@ -164,3 +164,14 @@ def test_ground_truth_says_what_is_missing(truth: ViewBatch) -> None:
         with pytest.raises(NotAvailableError, match=message):
             ground_truth(bare, name)  # type: ignore[arg-type]
     assert torch.equal(ground_truth(bare, "input_mask"), truth.masks[:, :1])
+
+
+def test_cameras_are_true_only_beside_a_true_shape(truth: ViewBatch) -> None:
+    for kept in ({}, {"points": None}, {"voxels": None}):
+        camera = ground_truth(replace(truth, **kept), "input_camera")
+        assert truth.cameras is not None and isinstance(camera, Camera)
+        assert torch.equal(camera.R, truth.cameras[:, 0].R)
+    with pytest.raises(NotAvailableError, match="cameras are estimates, without a true shape"):
+        ground_truth(replace(truth, points=None, voxels=None), "input_camera")
+    with pytest.raises(NotAvailableError, match="no cameras"):
+        ground_truth(replace(truth, cameras=None), "input_camera")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from recon3d.evaluation import evaluator as module
 from recon3d.evaluation.convert import Conversion
 from recon3d.evaluation.evaluator import Evaluator
+from recon3d.evaluation.protocol import VOXEL_RESOLUTION
 from recon3d.metrics.base import stable_key
 from recon3d.structures import Camera, Reconstruction, ViewBatch
 
@@ -256,11 +257,15 @@ def test_camera_errors_of_orthographic_cameras(recon: Reconstruction, photograph
     camera = recon.camera
     assert camera is not None
     turned = replace(camera, R=camera.R @ torch.tensor([[0.0, 0, -1], [0, 1, 0], [1, 0, 0]]), focal=2 * camera.focal)
-    batch = replace(photographs, cameras=turned[torch.arange(COUNT)[:, None]])
+    solid = torch.ones(COUNT, VOXEL_RESOLUTION, VOXEL_RESOLUTION, VOXEL_RESOLUTION, dtype=torch.bool)
+    estimated = replace(photographs, cameras=turned[torch.arange(COUNT)[:, None]])
+    notes = {run_once(recon, estimated)[name].note for name in ("pose_error", "pose_accuracy")}
+    assert notes == {"the data's cameras are estimates, without a true shape"}
+    batch = replace(estimated, voxels=solid)
     results = run_once(recon, batch)
     assert results["pose_error"].value == pytest.approx(90, abs=1e-3)
     assert results["pose_accuracy"].value == 0
-    exact = run_once(recon, replace(photographs, cameras=camera[torch.arange(COUNT)[:, None]]))
+    exact = run_once(recon, replace(batch, cameras=camera[torch.arange(COUNT)[:, None]]))
     assert exact["pose_error"].value == pytest.approx(0, abs=0.1)
     assert exact["mask_iou_novel"].note == "the data have one view per object"
 
