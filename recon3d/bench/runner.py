@@ -37,7 +37,6 @@ from recon3d.structures import ViewBatch
 logger = logging.getLogger(__name__)
 
 BASELINES = ("template", "mean_shape")  # scored beside every method: a number means little without its floor
-SPLIT = "test"
 CHECKPOINT = "last.ckpt"
 # Warnings of Lightning that say nothing to somebody who runs a cell.
 EXPECTED_WARNINGS = (
@@ -179,7 +178,7 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
     record = Record(
         schema=SCHEMA,
         method=cell.method,
-        data=Data(cell.data, data_hash, tuple(data.categories), SPLIT, data.scale),
+        data=Data(cell.data, data_hash, tuple(data.categories), data.test_split, data.scale),
         seed=cell.seed,
         preset=cell.preset,
         **_about(method),
@@ -214,7 +213,7 @@ def _failed(cell: Cell, cli: ReconCLI | None, error: Exception, digest: str) -> 
     return Record(
         schema=SCHEMA,
         method=cell.method,
-        data=Data(cell.data, "unknown", (), SPLIT, "unknown"),
+        data=Data(cell.data, "unknown", (), "unknown", "unknown"),
         seed=cell.seed,
         preset=cell.preset,
         **about,

@@ -1,7 +1,7 @@
 """What every data module shares: where its files are, its name and hash for the Record, and how it loads batches.
 
 Between the data sets of this package and Lightning: a data module gives loaders of `ViewBatch`; the runner and the
-evaluator read `name`, `categories`, `scale` and `data_hash` and know no data set by class.
+evaluator read `name`, `categories`, `scale`, `test_split` and `data_hash` and know no data set by class.
 """
 
 from __future__ import annotations
@@ -99,9 +99,14 @@ class ReconstructionDataModule(LightningDataModule, ABC):
     def scale(self) -> str:
         """The length that is 1: ``longest_side`` or ``diagonal`` of every object, or of the mean ``keypoints``."""
 
+    @property
+    def test_split(self) -> str:
+        """The split that `test_dataloader` shows."""
+        return "test"
+
     @abstractmethod
     def data_hash(self) -> str:
-        """Hash of the content of the data set, equal on every machine."""
+        """Hash of the content of the data set, or of its test split, equal on every machine."""
 
     def _loader(
         self, dataset: Dataset[ViewBatch], plan: Callable[[int], Sequence[Any]], whole_batches: bool = False

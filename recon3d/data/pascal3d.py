@@ -124,11 +124,16 @@ class Pascal3DDataModule(PhotographDataModule):
         """``keypoints`` with CMR's annotations, ``longest_side`` with the release's."""
         return "longest_side" if self.annotations == "release" else super().scale
 
+    @property
+    def test_split(self) -> str:
+        """``val``, but for sets whose CMR's annotations have a test split."""
+        own = self.annotations == "cmr" and (self.root / "data" / f"{self.category}_test.mat").is_file()
+        return "test" if own else "val"
+
     def photographs(self, split: str) -> Sequence[Photograph]:
         """All photographs of a split; test is val, unless there are CMR's files of it, as in synthetic sets."""
         release = self.annotations == "release"
-        if split == "test" and (release or not (self.root / "data" / f"{self.category}_test.mat").is_file()):
-            split = "val"
+        split = self.test_split if split == "test" else split
         if split not in self._photographs:
             part: pascal3d_release.Split = "train" if split == "train" else "val"
             self._photographs[split] = self.objects.photographs(part) if release else self._cmr_photographs(split)

@@ -255,6 +255,11 @@ def test_data_without_a_hash_fail_before_they_are_trained_on(cell, sessions, mon
     assert "no pictures of test" in str(record.error) and not sessions
 
 
+def test_a_record_says_which_split_was_scored(cell, monkeypatch):
+    monkeypatch.setattr("recon3d.data.shapenet.ShapeNetDataModule.test_split", "val")
+    assert runner.run(cell(method="template")).data.split == "val"
+
+
 def test_a_diverging_run_is_recorded(cell):
     this = cell(overrides=("--model.init_args.lr", "1e30"))  # weights overflow within the first epoch
     record = runner.run(this)

@@ -217,7 +217,10 @@ def test_cmr_annotations_come_first(annotated):
 
 
 def test_a_test_split_of_cmr_files_is_used(annotated):
+    assert module(annotated).test_split == "val"
     files.write_cmr(annotated, "test", ["car_pascal\\2008_1.jpg"])
+    assert module(annotated).test_split == "test"
+    assert module(annotated, annotations="release").test_split == "val"
     assert [item.id for item in module(annotated).photographs("test")] == ["car_pascal/2008_1"]
     assert module(annotated).photographs("val")[0].id == "car_pascal/2008_2"
     assert module(annotated, annotations="release").photographs("test")[0].id == "car_pascal/2008_2"
