@@ -188,7 +188,8 @@ def _beside_papers(standing: Standing, papers: Reported) -> str:
     assert standing.data is not None
     name = standing.data.name
     same = name in reported.SAME_DATA
-    if not same and name not in reported.SIMILAR_DATA:
+    theirs = (reported.SAME_DATA | reported.SIMILAR_DATA).get(name)
+    if theirs is None:
         return f"No paper gives numbers on `{standing.name}`: no reported row is comparable.\n"
     tables = []
     for column in standing.columns:
@@ -201,8 +202,8 @@ def _beside_papers(standing: Standing, papers: Reported) -> str:
             for row in standing.rows
         ]
         for row in quoted:
-            own, theirs = ours.get(row.method), row.values.get(CATEGORY_MEAN)
-            gap = "" if own is None or theirs is None else f"{own[0] - theirs:+.{_decimals(standing, column)}f}"
+            own, value = ours.get(row.method), row.values.get(CATEGORY_MEAN)
+            gap = "" if own is None or value is None else f"{own[0] - value:+.{_decimals(standing, column)}f}"
             cells = [row.printed.get(category, "") for category in categories]
             lines.append([f"{row.method} *reported*", row.source, row.setting, *cells, gap])
         header = ["method", "source", "setting", *categories, "ours - reported"]
@@ -212,13 +213,13 @@ def _beside_papers(standing: Standing, papers: Reported) -> str:
     if not tables:
         return "No paper gives one of these measures on this split.\n"
     if not same:
-        other = f"`{reported.SIMILAR_DATA[name]}`"
         tables.insert(
             0,
-            f"For orientation only: no paper gives numbers on `{standing.name}`. The reported rows are of {other}: "
-            "the same layout, cameras, grid and names of categories, but other and many more objects, and the "
-            "schedules of the papers. The order of methods may be compared, the numbers not.\n",
+            f"For orientation only: no paper gives numbers on `{standing.name}`. The reported rows are of `{theirs}`: "
+            f"{reported.LIKENESS[theirs]}. The order of methods may be compared, the numbers not.\n",
         )
+    if theirs in reported.UNSTATED:
+        tables.append(f"{reported.UNSTATED[theirs]}\n")
     return "\n".join(tables)
 
 

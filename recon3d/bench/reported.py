@@ -19,9 +19,23 @@ CELL_COLUMNS = [
     *("paper", "table", "method", "setting", "dataset", "category", "measure"),  # which cell
     *("unit", "value", "printed", "note"),  # what it says
 ]
-SAME_DATA = {"shapenet": "shapenet_nmr"}  # our data set: the papers' one with the same images, cameras and split
-# Our data set: the papers' one with the same layout, cameras and category names, but other objects.
-SIMILAR_DATA = {"open_shapes": "shapenet_nmr", "synthetic": "shapenet_nmr"}
+# Our data set: the papers' one with the same images, as far as the papers say which.
+SAME_DATA = {"shapenet": "shapenet_nmr", "cub": "cub"}
+# Our data set: the papers' one in the same layout, but with other objects.
+SIMILAR_DATA = {"open_shapes": "shapenet_nmr", "synthetic": "shapenet_nmr", "synthetic_birds": "cub"}
+ONE_CATEGORY = {"cub"}  # the papers' data sets of which `all` is the one category of ours
+# The papers' data set: what is alike, and what is not.
+LIKENESS = {
+    "shapenet_nmr": "the same layout, cameras, grid and names of categories, but other and many more objects, and the "
+    "schedules of the papers",
+    "cub": "photographs of real birds; here they are drawn, in the same files with the same annotations. Background, "
+    "number and schedule differ",
+}
+# The papers' data set: what its papers leave open.
+UNSTATED = {
+    "cub": "Its papers do not say which split they score, whether masks are soft or thresholded, nor the window and "
+    "background of SSIM: a difference may be one of these."
+}
 _SCALE = {"1": 1.0, "percent": 100.0, "x100": 100.0}
 
 
@@ -49,7 +63,8 @@ class ReportedRow:
         method: our name where the method is one of ours.
         source: citation and table.
         setting: as in the file.
-        values: by our category, and ``mean`` where the paper's mean is over exactly our categories.
+        values: by our category, and ``mean`` where the paper's mean is over exactly our categories; where there is one
+            category, a paper's ``all`` is both.
         printed: `values` with the digits of the paper.
     """
 
@@ -92,14 +107,21 @@ def rows(reported: Reported, data: Data, column: Column) -> list[ReportedRow]:
     found = []
     for names, group in cells.groupby(["paper", "table", "method", "setting"], sort=False):
         paper, table, method, setting = map(str, names)
-        values, printed = {}, {}
+        values: dict[str, float] = {}
+        printed: dict[str, str] = {}
         categories = set(group["category"]) - {"mean", "all"}
         for _, cell in group.iterrows():
             category = str(cell["category"])
-            if category in data.categories or (category == "mean" and categories == set(data.categories)):
-                factor = _factor(str(cell["unit"]), column)
-                values[category] = factor * float(cell["value"])
-                printed[category] = str(cell["printed"]) if factor == 1 else f"{values[category]:g}"
+            if category == "all" and dataset in ONE_CATEGORY and len(data.categories) == 1:
+                ours: tuple[str, ...] = (*data.categories, "mean")
+            elif category in data.categories or (category == "mean" and categories == set(data.categories)):
+                ours = (category,)
+            else:
+                continue
+            factor = _factor(str(cell["unit"]), column)
+            value = factor * float(cell["value"])
+            values |= dict.fromkeys(ours, value)
+            printed |= dict.fromkeys(ours, str(cell["printed"]) if factor == 1 else f"{value:g}")
         source = f"{reported.citation(paper)}, table {table}"
         if values:
             found.append(ReportedRow(method, source, setting, values, printed))

@@ -135,6 +135,19 @@ def test_rows_of_similar_data_are_marked_and_have_no_gap(run: Make) -> None:
     assert row(table, "softras *reported*")[3:] == ["0.7697", "0.5270", ""]
 
 
+def test_photographs_of_birds_stand_beside_the_numbers_on_cub(run: Make) -> None:
+    images = with_images(run(method="cmr", per_category={"bird": 0.6}))
+    for name, gap in (("cub", ["-0.032"]), ("synthetic_birds", [])):
+        ssim = replace(images.measures["ssim"], per_category={"bird": 0.75})
+        record = replace(images, data=replace(images.data, name=name), measures=images.measures | {"ssim": ssim})
+        text = section(render(record), "Reported by papers")
+        table = text.split("ssim")[1]
+        assert row(table, "cmr", "run here")[4] == "0.750"
+        assert row(table, "cmr *reported*")[3:] == ["0.782", "0.782", *gap]
+        assert "do not say which split they score" in text
+        assert ("photographs of real birds; here they are drawn" in text) == (name == "synthetic_birds")
+
+
 def test_reported_rows_stand_beside_ours_on_shapenet(run: Make) -> None:
     cells = PAPERS.cells[PAPERS.cells["paper"] == "liu2019softras"]
     names = sorted(set(cells["category"]) - {"mean"})
