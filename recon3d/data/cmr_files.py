@@ -71,8 +71,10 @@ def read_objects(path: Path, n_keypoints: int, advice: str) -> tuple[CMRObject, 
         seen[picture] += 1
         where = f"{path}, object {number} ({picture})"
         mask = np.asarray(field(struct, "mask", where))
-        if mask.ndim != 2 or mask.dtype.kind not in "bui" or not mask.size:
-            raise DataFileError(f"{where}: expected a mask (H, W) of 0 and 1, got {mask.dtype} {mask.shape}. {advice}")
+        # Floats are MATLAB's default type; but a probability is no mask.
+        binary = mask.dtype.kind in "bui" or (mask.dtype.kind == "f" and np.isin(mask, (0, 1)).all())
+        if mask.ndim != 2 or not mask.size or not binary:
+            raise DataFileError(f"{where}: expected a mask (H, W) of 0 and 1, got {_kind(mask)}. {advice}")
         objects.append(
             CMRObject(
                 id=f"{picture.with_suffix('')}{suffix}",
@@ -99,6 +101,11 @@ def picture_path(text: Any, where: str) -> PurePosixPath:
     if windows.drive or windows.root or ".." in windows.parts:
         raise DataFileError(f"{where}: expected a path inside the folder of pictures, got {text!r}.")
     return PurePosixPath(*windows.parts)
+
+
+def _kind(mask: np.ndarray) -> str:
+    values = f" from {mask.min()} to {mask.max()}" if mask.dtype.kind == "f" and mask.size else ""
+    return f"{mask.dtype} {mask.shape}{values}"
 
 
 def _box(struct: Any, where: str) -> Box:

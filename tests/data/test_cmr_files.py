@@ -63,6 +63,15 @@ def test_objects(tmp_path):
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(item.mask))), cub_files.mask(number) == 1)
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.uint8, np.int16, bool])
+def test_masks_of_any_type(tmp_path, kind):
+    expected = cub_files.mask(1)
+    item = cub_files.annotation(1) | {"mask": expected.astype(kind)}
+    cub_files.write_mat(tmp_path / "one.mat", "images", [item])
+    (found,) = read_objects(tmp_path / "one.mat", 15, "")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(found.mask))), expected == 1)
+
+
 def test_a_file_of_one_object(tmp_path):
     cub_files.write_mat(tmp_path / "one.mat", "images", [cub_files.annotation(3)])
     cub_files.write_mat(tmp_path / "sfm.mat", "sfm_anno", [cub_files.pose(3)])
@@ -110,6 +119,8 @@ BAD_OBJECTS = {
     "14 parts": ({"parts": np.ones((3, 14))}, r"\(3, 14\)"),
     "an infinite part": ({"parts": np.full((3, 15), np.inf)}, "finite"),
     "a mask of text": ({"mask": "mask"}, "mask"),
+    "a mask of probabilities": ({"mask": np.full((4, 4), 0.5)}, "0 and 1, got float64 .* from 0.5 to 0.5"),
+    "a mask of nothing": ({"mask": np.full((4, 4), np.nan)}, "0 and 1"),
     "a mask with channels": ({"mask": np.ones((4, 4, 3), np.uint8)}, r"\(4, 4, 3\)"),
     "half a box": ({"bbox": {"x1": 1.0, "y1": 2.0}}, "'x2'"),
     "an empty box": ({"bbox": {"x1": 9.0, "y1": 2.0, "x2": 8.0, "y2": 5.0}}, "x1 <= x2"),
