@@ -168,9 +168,13 @@ class CUBDataModule(PhotographDataModule):
             truth=self._truth(item.id),
         )
 
+    @cached_property
+    def _release(self) -> tuple[cub_release.ReleasedImage, ...]:
+        return cub_release.read_release(self.root / cub_release.FOLDER)
+
     def _released(self, split: str) -> tuple[Photograph, ...]:
         folder, segmentations = self.root / cub_release.FOLDER, cub_release.find_segmentations(self.root)
-        images = cub_release.read_release(folder)
+        images = self._release
         training = [image for image in images if image.training]
         chosen = {
             "train": [image for number, image in enumerate(training) if number % HOLD_OUT],

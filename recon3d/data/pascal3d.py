@@ -114,6 +114,12 @@ class Pascal3DDataModule(PhotographDataModule):
             f"{self.how_to_get}"
         )
 
+    def prepare_data(self) -> None:
+        """With the release's annotations, make the masks and shapes that are not in the cache: once, in one process."""
+        super().prepare_data()
+        if self.annotations == "release":
+            self.objects.fill_cache()
+
     @property
     def categories(self) -> tuple[str, ...]:
         """The class."""

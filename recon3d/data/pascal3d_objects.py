@@ -111,6 +111,15 @@ class ReleaseObjects:
                 logger.info("%s %s: %d objects, left out %s", self.category, split, len(self._usable[split]), reasons)
         return self._usable[split]
 
+    def fill_cache(self) -> None:
+        """Make the masks and shapes of all objects that are not in the cache.
+
+        Raises:
+            DataFileError: as `photographs`.
+        """
+        for split in ("train", "val"):
+            self.photographs(split)
+
     def photographs(self, split: Split) -> list[Photograph]:
         """The objects of a split; masks and shapes that are not in the cache are made.
 
@@ -149,11 +158,9 @@ class ReleaseObjects:
         return digest.hexdigest()[:16]
 
     def _of_file(self, file: AnnotationFile, left_out: Counter[str]) -> list[UsableObject]:
-        record = read_record(file.path)
+        record = read_record(file.path, self.category)
         usable = []
-        for number, item in enumerate(record.objects):
-            if item.category != self.category:
-                continue
+        for item in record.objects:
             if flaws := [flaw for flaw in FLAWS if getattr(item, flaw) and flaw not in self.include]:
                 left_out[flaws[0]] += 1
             elif item.viewpoint is None:
@@ -162,11 +169,11 @@ class ReleaseObjects:
                 left_out["without a CAD model"] += 1
             elif item.cad_index >= len(self.cads):
                 raise DataFileError(
-                    f"{file.path}, object {number + 1}: cad_index {item.cad_index + 1}, but {self.category} has "
+                    f"{file.path}, object {item.number + 1}: cad_index {item.cad_index + 1}, but {self.category} has "
                     f"{len(self.cads)} CAD models. {WHERE_FROM}"
                 )
             else:
-                name = file.name if len(record.objects) == 1 else f"{file.name}@{number}"
+                name = file.name if record.count == 1 else f"{file.name}@{item.number}"
                 usable.append(
                     UsableObject(file, name, record.size, item.box, item.anchors, item.viewpoint, item.cad_index)
                 )

@@ -51,10 +51,10 @@ _VOC_LISTS = "PASCAL/VOCdevkit/VOC2012/ImageSets/Main"
 
 @dataclass(frozen=True)
 class AnnotatedObject:
-    """One object of a record; pixels and `cad_index` count from 0.
+    """One object of a record; pixels, `number` and `cad_index` count from 0.
 
     Attributes:
-        category: class name.
+        number: in the record, among objects of all categories.
         box: x1, y1, x2, y2, inclusive; may reach over the border.
         truncated: cut by the border, in the annotator's view.
         occluded: partly hidden.
@@ -64,7 +64,7 @@ class AnnotatedObject:
         viewpoint: None without a fine one: no viewpoint at all, or distance 0.
     """
 
-    category: str
+    number: int
     box: tuple[float, float, float, float]
     truncated: bool
     occluded: bool
@@ -76,9 +76,16 @@ class AnnotatedObject:
 
 @dataclass(frozen=True)
 class Record:
-    """What a file of annotations says about its picture, of size (width, height)."""
+    """What a file of annotations says about its picture.
+
+    Attributes:
+        size: width and height.
+        count: number of objects of all categories.
+        objects: those of one category.
+    """
 
     size: tuple[int, int]
+    count: int
     objects: tuple[AnnotatedObject, ...]
 
 
@@ -169,8 +176,8 @@ def _listed(root: Path, category: str, source: str, path: Path, all_classes: boo
     return [AnnotationFile(root, category, source, name) for name in found]
 
 
-def read_record(path: Path) -> Record:
-    """The annotations of one picture.
+def read_record(path: Path, category: str) -> Record:
+    """The annotations of one picture; of objects of other categories than `category` nothing else is read.
 
     Raises:
         DataFileError: not readable, or not what the release has.
@@ -180,20 +187,26 @@ def read_record(path: Path) -> Record:
     if len(size) < 2 or not (size[:2] >= 1).all():
         raise DataFileError(f"{path}: expected imgsize (width, height, channels), got {size.tolist()}.")
     objects = np.atleast_1d(field(record, "objects", path))
+    places = [f"{path}, object {number + 1}" for number in range(len(objects))]
     return Record(
         (int(size[0]), int(size[1])),
-        tuple(_object(item, f"{path}, object {number + 1}") for number, item in enumerate(objects)),
+        len(objects),
+        tuple(
+            _object(item, number, where)
+            for number, (item, where) in enumerate(zip(objects, places, strict=True))
+            if str(field(item, "class", where)) == category
+        ),
     )
 
 
-def _object(item: Any, where: str) -> AnnotatedObject:
+def _object(item: Any, index: int, where: str) -> AnnotatedObject:
     box = numbers(item, "bbox", where) - 1
     if box.shape != (4,) or not (np.isfinite(box).all() and box[0] <= box[2] and box[1] <= box[3]):
         raise DataFileError(f"{where}: expected bbox (x1, y1, x2, y2), got {(box + 1).tolist()}.")
     flags = {name: bool(number(item, name, where, 0.0)) for name in ("truncated", "occluded", "difficult")}
     cad = int(number(item, "cad_index", where, 0.0))
     return AnnotatedObject(
-        category=str(field(item, "class", where)),
+        number=index,
         box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
         **flags,
         cad_index=cad - 1 if cad >= 1 else None,

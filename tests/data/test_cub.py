@@ -8,6 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
+from recon3d.data import cub_release
 from recon3d.data.cropping import square_crop
 from recon3d.data.cub import KEYPOINT_PARTS, KEYPOINTS, MIRROR, CUBDataModule
 from recon3d.data.npz import DataFileError
@@ -105,6 +106,15 @@ def test_release_alone(release_root):
     assert sample.cameras is None and module.keypoint_set.shape is None
     assert sample.keypoints[0, 0, :, 2].sum() == 14
     assert len(list(module.test_dataloader())) == 1
+
+
+def test_the_lists_of_the_release_are_read_once(release_root, monkeypatch):
+    calls = []
+    read = cub_release.read_release
+    monkeypatch.setattr(cub_release, "read_release", lambda root: calls.append(root) or read(root))
+    module = CUBDataModule(release_root, annotations="release")
+    assert [len(ids(module, split)) for split in ("train", "val", "test")] == [2, 1, 3]
+    assert len(calls) == 1
 
 
 def test_release_and_annotations_give_the_same_birds(cmr_root, release_root):

@@ -160,6 +160,23 @@ def test_what_is_rendered_is_kept_until_the_annotation_changes(root):
     assert elsewhere[0].mask.is_relative_to(root / "other")
 
 
+def test_what_is_rendered_is_made_before_the_processes_part(root, annotated, monkeypatch):
+    data = module(annotated, annotations="cmr")
+    data.prepare_data()
+    assert not (annotated / "derived").exists()  # there is nothing to render
+    module(root, annotations="release").prepare_data()
+
+    def refuse(*_, **__):
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr("recon3d.data.pascal3d_objects.silhouette", refuse)
+    monkeypatch.setattr("recon3d.data.pascal3d_objects.write_truth", refuse)
+    other = module(root, annotations="release")  # another process
+    for stage in ("fit", "test"):
+        other.setup(stage)
+    assert len(other.datasets["train"]) == 5 and len(other.datasets["test"]) == 1
+
+
 def test_a_cache_that_cannot_be_written(root):
     (root / "file").write_text("")
     with pytest.raises(DataFileError, match=r"cannot be kept there .* Name a folder that can be written: cache="):

@@ -40,10 +40,10 @@ def test_pictures_of_both_suffixes_and_their_absence(folder):
 
 
 def test_pixels_and_models_count_from_0(folder):
-    record = read_record(folder / "Annotations/car_imagenet/n01_3.mat")
-    assert record.size == (files.WIDTH, files.HEIGHT)
-    first, person, second, unseen, flat, cut = record.objects
-    assert [item.category for item in record.objects] == ["car", "person", "car", "car", "car", "car"]
+    record = read_record(folder / "Annotations/car_imagenet/n01_3.mat", "car")
+    assert record.size == (files.WIDTH, files.HEIGHT) and record.count == 6
+    first, second, unseen, flat, cut = record.objects
+    assert [item.number for item in record.objects] == [0, 2, 3, 4, 5]  # number 1 is a person
     assert (first.cad_index, second.cad_index) == (0, 1)
     view = files.VIEWS["n01_3_0"]
     corners = files.pixels(view, files.cad_verts(0)) - 1
@@ -54,7 +54,7 @@ def test_pixels_and_models_count_from_0(folder):
         assert place == pytest.approx(files.pixels(view, files.cad_anchors(0)[name][None])[0] - 1)
     assert (first.viewpoint.px.item(), first.viewpoint.py.item()) == (view["px"] - 1, view["py"] - 1)
     assert second.viewpoint.theta.item() == -8.0
-    assert person.viewpoint is None and unseen.viewpoint is None and flat.viewpoint is None
+    assert unseen.viewpoint is None and flat.viewpoint is None
     assert (cut.truncated, cut.occluded, cut.difficult) == (True, True, False)
     assert not first.truncated
 
@@ -71,7 +71,7 @@ def rewrite(folder, **changes):
     ("changes", "message"),
     [
         ({"imgsize": np.array([0, 48, 3])}, r"imgsize \(width, height, channels\), got \[0.0, 48.0, 3.0\]"),
-        ({"objects": 3}, "object 1: expected a struct with a field 'bbox'"),
+        ({"objects": 3}, "object 1: expected a struct with a field 'class'"),
         ({"car": {"bbox": np.array([5.0, 5, 4, 9])}}, r"object 1: expected bbox .* got \[5.0, 5.0, 4.0, 9.0\]"),
         ({"car": {"bbox": np.array([5.0, 5, np.nan, 9])}}, "expected bbox"),
         ({"car": {"bbox": "none"}}, "expected numbers in bbox"),
@@ -84,21 +84,33 @@ def rewrite(folder, **changes):
 )
 def test_bad_records_are_named(folder, changes, message):
     with pytest.raises(DataFileError, match=message) as caught:
-        read_record(rewrite(folder, **changes))
+        read_record(rewrite(folder, **changes), "car")
     assert "n01_1.mat" in str(caught.value)
+
+
+def test_objects_of_other_categories_are_not_read(folder):
+    person = files.car(None) | {"class": "person", "bbox": files.EMPTY, "cad_index": np.array([1.0, 2.0])}
+    car = files.car(files.VIEWS["n01_1"])
+    files.write_record(folder, "imagenet", "n01_1", [person, car])
+    path = folder / "Annotations/car_imagenet/n01_1.mat"
+    record = read_record(path, "car")
+    assert record.count == 2 and [item.number for item in record.objects] == [1]
+    assert read_record(path, "bus").objects == ()
+    with pytest.raises(DataFileError, match="object 1: expected bbox"):
+        read_record(path, "person")
 
 
 def test_damaged_and_missing_files_are_named(folder):
     path = folder / "Annotations/car_imagenet/n01_1.mat"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DataFileError, match=r"n01_1.mat: not readable as a .mat file"):
-        read_record(path)
+        read_record(path, "car")
     scipy.io.savemat(path, {"other": 1})
     with pytest.raises(DataFileError, match="expected a variable 'record'"):
-        read_record(path)
+        read_record(path, "car")
     path.unlink()
     with pytest.raises(DataFileError, match=r"n01_1.mat: no such file. Release 1.1 is one archive"):
-        read_record(path)
+        read_record(path, "car")
     with pytest.raises(DataFileError, match=r"car_imagenet_train.txt: 1 of 3 ids have no file .* such as n01_1"):
         list_annotations(folder, "car", "train", "imagenet")
 
