@@ -80,7 +80,8 @@ def _open_session(model: Path) -> _Session:
     except ImportError as error:
         raise RuntimeError(
             "--remove-background runs its network by ONNX Runtime, which is not installed: "
-            "`pip install 'recon3d[background]'`. Or make the mask elsewhere and give it with --mask."
+            "`.venv/bin/pip install -e '.[background]'` in the clone. Or make the mask elsewhere and give it with "
+            "--mask."
         ) from error
     try:
         session: _Session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])

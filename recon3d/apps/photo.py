@@ -64,7 +64,7 @@ def read_photo(
       resized with an area filter on premultiplied colours. A picture without a mask is padded to a square with black.
       An RGBA file of exactly S x S pixels with a mask of its own is taken for a render and goes through unchanged.
     - With `background`: the square crop of the object's bounding box, which grows by 5 % on each side, as in training.
-      A picture without a mask is taken whole. What is transparent, and what lies beyond the picture, is white.
+      A picture without a mask is taken whole, with a warning. What is transparent, or beyond the picture, is white.
 
     Args:
         path: of the image.
@@ -84,6 +84,12 @@ def read_photo(
         rgba.putalpha(_read_mask(mask_path, rgba, path))
     elif not _has_mask(rgba):
         if remover is None:
+            if background:
+                logger.warning(
+                    "%s has no mask: the whole picture is taken, and the object should fill it, as in training. Give a "
+                    "mask with --mask, or a network that finds the object with --remove-background MODEL.onnx.",
+                    path,
+                )
             fill, side = "white" if background else "black", max(rgba.size)
             square = ImageOps.pad(seen, (side, side), color=fill)
             return Photo(path, _to_tensor(square.resize((size, size), Image.Resampling.HAMMING)), None, background)

@@ -114,7 +114,7 @@ def poisson_surface(
         sigma: smoothing, see `poisson_indicator`.
         k: neighbours of a normal.
         backend: ``spectral`` is `poisson_indicator`, on any device. ``open3d`` is the screened Poisson reconstruction
-            of [2] in Open3D (the extra ``recon3d[poisson]``), on the CPU, in an octree as fine as `resolution`; it
+            of [2] in Open3D (the extra ``poisson``), on the CPU, in an octree as fine as `resolution`; it
             keeps thinner parts, takes 2 to 9 times as long, knows neither sigma nor areas, and does not promise a
             closed surface.
 
@@ -185,8 +185,8 @@ def _screened(shell: OrientedPoints, resolution: int) -> tuple[Tensor, Tensor]:
     except (ImportError, OSError) as error:  # OSError: a system library is missing
         raise ImportError(
             f"poisson_surface: the backend open3d cannot be imported ({error}). Install it with "
-            "`pip install 'recon3d[poisson]'`; on Debian and Ubuntu it also needs `apt install libusb-1.0-0 libgl1 "
-            "libegl1 libx11-6`. The backend spectral needs nothing."
+            "`.venv/bin/pip install -e '.[poisson]'` in the clone; on Debian and Ubuntu it also needs `apt install "
+            "libusb-1.0-0 libgl1 libegl1 libx11-6`. The backend spectral needs nothing."
         ) from error
     cloud = open3d.geometry.PointCloud()
     cloud.points, cloud.normals = (

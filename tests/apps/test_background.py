@@ -104,7 +104,7 @@ def test_networks_that_do_not_fit(tmp_path: Path, model: Path, use) -> None:
 
 def test_without_onnx_runtime_the_way_to_it_is_said(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(RuntimeError, match=r"pip install 'recon3d\[background\]'.*--mask"):
+    with pytest.raises(RuntimeError, match=r"\.venv/bin/pip install -e '\.\[background\]'.*--mask"):
         background_remover(model)
 
 

@@ -64,6 +64,21 @@ def test_the_frame_is_the_grown_and_squared_box(tmp_path: Path, size: int) -> No
     assert photo.mask.mean().item() == pytest.approx(80 * 40 / SIDE**2, rel=0.02)
 
 
+def test_a_picture_without_a_mask_is_taken_whole_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(ramp(), tmp_path / "bare.png")
+    photo = read_photo(path, S, background=True)
+    assert photo.mask is None and photo.background
+    (said,) = caplog.messages
+    assert "bare.png has no mask" in said and "--mask" in said and "--remove-background" in said
+    caplog.clear()
+    read_photo(path, S)  # of renders: those that need a mask refuse the picture
+    photograph(tmp_path, ramp(), mask_of(ramp()))
+    read_photo(path, S, background=True, remover=mask_of)
+    assert not caplog.messages
+
+
 def test_beyond_the_picture_is_white_and_no_object(tmp_path: Path) -> None:
     picture = ramp(100, 60)
     photo = photograph(tmp_path, picture, mask_of(picture, (0, 0, 100, 20)))

@@ -79,7 +79,7 @@ def test_screened_poisson_agrees() -> None:
 
 def test_a_missing_backend_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open3d", None)
-    with pytest.raises(ImportError, match=r"pip install 'recon3d\[poisson\]'"):
+    with pytest.raises(ImportError, match=r"\.venv/bin/pip install -e '\.\[poisson\]'"):
         solid(cloud(200), backend="open3d")
     with pytest.raises(ValueError, match="spectral or open3d, got 'screened'"):
         solid(cloud(200), backend="screened")
