@@ -16,6 +16,10 @@ from recon3d.methods.base import Paper, Schedule
 from recon3d.methods.texture_flow import TextureFlowMesh, TextureReconstruction
 from recon3d.structures import ViewBatch
 
+# A key point's distribution is softmax(gain * parameter), so that it leaves the uniform one within a few hundred steps
+# of Adam, whose steps do not depend on the size of the gradient. Ours.
+GAIN = 30.0
+
 
 class CMR(TextureFlowMesh):
     """Shape, camera and texture of a bird or car from one photograph, supervised by key points and their cameras.
@@ -118,14 +122,15 @@ class CMR(TextureFlowMesh):
                 f"CMR: the data have {keypoints.shape[1]} key points, the method {len(self.keypoint_logits)}; set "
                 f"--model.init_args.keypoints {keypoints.shape[1]}."
             )
-        points = self.keypoint_logits.softmax(dim=1) @ verts  # (B,K,3)
+        points = (GAIN * self.keypoint_logits).softmax(dim=1) @ verts  # (B,K,3)
         seen = project(weak_perspective_camera(poses), points)[..., :2]
         visible = keypoints[..., 2:]
         return (visible * (seen - keypoints[..., :2]).square()).sum() / (2 * visible.sum()).clamp(min=1)
 
     def _vertex_entropy(self) -> Tensor:
         """Mean entropy of the key points' distributions over the vertices."""
-        return -(self.keypoint_logits.softmax(dim=1) * self.keypoint_logits.log_softmax(dim=1)).sum(dim=1).mean()
+        logits = GAIN * self.keypoint_logits
+        return -(logits.softmax(dim=1) * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def camera_loss(pred: Tensor, true: Tensor) -> Tensor:
