@@ -12,7 +12,9 @@ from recon3d.data.cmr_files import picture_path, read_mean_shape, read_objects, 
 from recon3d.data.npz import DataFileError
 from tests.data import cub_files
 
-# The first bird of CMR's own train_cub_cleaned.mat and anno_train.mat, CUB's image 2: numbers as its files have them.
+# CUB's image 2, the first of its training split. `parts`, and the box below, are those of CUB's part_locs.txt and
+# bounding_boxes.txt; `S` and `camera` are those of CMR's anno_train.mat, whose first camera it is, rounded. CMR's own
+# train_cub_cleaned.mat was not at hand: that it has the same numbers is taken from the code that reads it.
 BIRD_2 = {
     "parts": np.array(
         [
@@ -82,7 +84,7 @@ def test_a_file_of_one_object(tmp_path):
     assert np.allclose(pose.translation, cub_files.pose(3)["trans"])
 
 
-def test_conventions_hold_on_a_bird_of_the_official_files(tmp_path):
+def test_conventions_hold_on_a_bird_of_cub_with_its_camera_of_cmr(tmp_path):
     parts = BIRD_2["parts"]
     fields = cub_files.annotation(1) | {"parts": parts, "bbox": {"x1": 139, "y1": 30, "x2": 291, "y2": 293}}
     cub_files.write_mat(tmp_path / "data.mat", "images", [fields])

@@ -147,6 +147,32 @@ def test_scops_maps(tmp_path):
         module.setup("fit")
 
 
+@pytest.mark.parametrize("kind", ["scops", "keypoints"])
+def test_part_maps_go_along_with_shifts_and_mirroring(tmp_path, kind):
+    root = cub_files.write_cmr(tmp_path)
+    for number in (4, 5):
+        path = root / "scops" / f"{NAMES[number]}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.random.default_rng(number).random((16, 16, 5)).astype(np.float32))
+    module = CUBDataModule(root, parts=kind, image_size=32)
+    module.setup("test")
+    shifts = (0.9, -0.5, 0.3, -0.8)
+    for index in range(2):
+        still, plain, mirrored = (
+            module.datasets["test"][draw]
+            for draw in (Draw(index), Draw(index, shifts), Draw(index, shifts, mirrored=True))
+        )
+        assert (plain.parts - still.parts).abs().max() > 0.05
+        assert torch.equal(mirrored.masks, plain.masks.flip(-1))
+        if kind == "scops":
+            assert torch.allclose(mirrored.parts, plain.parts.flip(-1), atol=1e-6)
+            continue
+        # Shares of the mask, a pixel further than the mask: as CMR mirrors key points, see test_cropping.
+        ours, theirs = mirrored.parts[..., 1:, :, :-1], plain.parts.flip(-1)[..., 1:, :, 1:]
+        assert torch.allclose(ours * plain.masks.flip(-1)[..., 1:], theirs * mirrored.masks[..., :-1], atol=1e-5)
+        assert (ours - mirrored.parts.flip(-1)[..., 1:, :, :-1]).abs().max() > 0.05
+
+
 def test_truth_of_synthetic_birds(tmp_path):
     root = cub_files.write_cmr(tmp_path)
     for number in (4, 5):

@@ -8,9 +8,11 @@ import shutil
 import numpy as np
 import pytest
 import scipy.io
-from PIL import Image
+from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from recon3d.data.checking import check, locate, main
+from recon3d.data.cropping import square_crop
 from recon3d.data.pascal3d import Pascal3DDataModule
 from tests.data import cub_files
 from tests.data import pascal3d_files as files
@@ -73,14 +75,45 @@ def test_a_sound_set(official):
 def test_the_contact_sheet_shows_key_points_under_their_projections(official):
     sheet = np.asarray(check(official).sheet).astype(int)
     assert sheet.shape == (4 * 142, 5 * 128, 3)
-    first = sheet[
-        :128, :128
-    ]  # of CMR's: rings and crosses in the same places, but for a pixel of the picture, 6 of the crop
+    options = {"struct_as_record": False, "squeeze_me": True}
+    camera, car = (
+        scipy.io.loadmat(official / f"{folder}/car_train.mat", **options)[name][0]
+        for folder, name in (("sfm", "sfm_anno"), ("data", "images"))
+    )
+    box = car.bbox
+    crop = square_crop(tuple(float(end) - 1 for end in (box.x1, box.y1, box.x2, box.y2)), 128)
+    corner, scale = np.array([crop.left, crop.top]), 128 / crop.side
+    assert scale > 2.5  # a pixel of the picture is more than the tolerance of a pixel of the tile
+    marked = car.parts[:2, car.parts[2] > 0].T - 1
+    seen = (camera.scale * camera.rot[:2] @ files.mean_shape()).T + camera.trans
+    first = sheet[:128, :128]
     green, red = ((first == color).all(-1) for color in ((0, 255, 0), (255, 0, 0)))
-    assert green.sum() >= 4 * 8 and red.sum() >= 5 * 4
-    middles = np.argwhere(red)
-    assert all(np.linalg.norm(middles - place, axis=1).min() < 13 for place in np.argwhere(green))
+    # Rings count pixels from 0, cameras from 1: every cross is one pixel of the picture right of and below its ring.
+    for pixel in (0, 1, -1):
+        rings, crosses = marks((marked - corner + pixel) * scale, (seen - corner + pixel) * scale)
+        assert agree(green, rings) == agree(red, crosses) == (pixel == 0)
+    visible = car.parts[2] > 0
+    np.testing.assert_allclose(seen[visible] - marked, 1, atol=1e-9)
     assert ((first == (255, 255, 0)).all(-1)).sum() > 50
+
+
+def marks(rings, crosses):
+    """Pixels of rings and of crosses behind them, by their centres in a tile."""
+    tile = Image.new("RGB", (128, 128))
+    draw = ImageDraw.Draw(tile)
+    for u, v in crosses:
+        draw.line((u - 2, v, u + 2, v), fill=(255, 0, 0))
+        draw.line((u, v - 2, u, v + 2), fill=(255, 0, 0))
+    for u, v in rings:
+        draw.ellipse((u - 2, v - 2, u + 2, v + 2), outline=(0, 255, 0))
+    pixels = np.asarray(tile)
+    return pixels[..., 1] > 0, pixels[..., 0] > 0
+
+
+def agree(one, other):
+    """Each pixel of one has one of the other, itself or a neighbour, and the reverse."""
+    wide = [ndimage.binary_dilation(mask, np.ones((3, 3))) for mask in (one, other)]
+    return bool(not (one & ~wide[1]).any() and not (other & ~wide[0]).any())
 
 
 def test_exit_status_table_and_file(root, tmp_path, capsys, monkeypatch):
