@@ -25,7 +25,7 @@ from recon3d.data.pascal3d import Pascal3DDataModule
 from recon3d.data.photograph_annotations import Photograph
 from recon3d.data.photograph_sheet import picture_row
 from recon3d.data.photograph_split_checks import PhotographReport, check_truth, examine, spaced
-from recon3d.data.photographs import PhotographDataModule, PhotographDataset
+from recon3d.data.photographs import Parts, PhotographDataModule, PhotographDataset
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,11 @@ def photograph_modules(root: Path, cache: Path | None = None) -> list[Photograph
     """
     modules: list[PhotographDataModule] = []
     if (root / cub_release.FOLDER).is_dir():
+        parts: Parts = "scops" if (root / "scops").is_dir() else "none"
         if any((root / "data").glob("*_cub_cleaned.mat")):
-            modules.append(CUBDataModule(root, annotations="cmr"))
+            modules.append(CUBDataModule(root, annotations="cmr", parts=parts))
         if (root / cub_release.FOLDER / "images.txt").is_file():
-            modules.append(CUBDataModule(root, annotations="release"))
+            modules.append(CUBDataModule(root, annotations="release", parts=parts))
     for category in pascal3d_release.CLASSES:
         if any((root / "data" / f"{category}_{split}.mat").is_file() for split in ("train", "val")):
             modules.append(Pascal3DDataModule(root, category=category, annotations="cmr", cache=cache))

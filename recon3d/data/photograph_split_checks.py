@@ -14,6 +14,7 @@ import torch
 
 from recon3d.data.alignment import Fit, Mistake, fit, mean_fit
 from recon3d.data.npz import DataFileError
+from recon3d.data.part_maps import read_part_map
 from recon3d.data.photograph_annotations import KeypointSet, Photograph, read_mask, read_picture
 from recon3d.data.photograph_sampling import Draw
 from recon3d.data.photographs import PhotographDataset
@@ -71,7 +72,7 @@ class PhotographReport:
 
 
 def examine(dataset: PhotographDataset, report: PhotographReport) -> list[int]:
-    """Read all pictures and masks, and compare what is said of each object; gives the numbers of the sound ones."""
+    """Read all pictures, masks and part maps, compare what is said of each object; gives the numbers of sound ones."""
     report.objects, report.pictures = len(dataset), len({photograph.image for photograph in dataset.photographs})
     if not len(dataset):
         report.warnings.append(f"{report.where}: no objects.")
@@ -83,6 +84,8 @@ def examine(dataset: PhotographDataset, report: PhotographReport) -> list[int]:
             read_picture(photograph.image, photograph.size)
             mask = read_mask(photograph.mask, photograph.size, photograph.id)[..., 0] > 0
             values.add(photograph, mask)
+            if photograph.parts is not None and photograph.parts.is_file():
+                read_part_map(photograph.parts, photograph.size, photograph.box)
             if projected is not None and dataset.keypoints is not None:
                 values.compare(photograph, projected[number], dataset.keypoints)
             sound.append(number)
@@ -107,12 +110,15 @@ class _Values:
         self.exchanged: list[float] = []
         self.apart: list[str] = []
         self.outside: list[str] = []
+        self.unmapped: list[str] = []
 
     def add(self, photograph: Photograph, mask: np.ndarray) -> None:
         overlap = _box_overlap(photograph, mask)
         self.boxes.append(overlap)
         if overlap < MIN_BOX:
             self.apart.append(photograph.id)
+        if photograph.parts is not None and not photograph.parts.is_file():
+            self.unmapped.append(photograph.id)
         if photograph.keypoints is None:
             return
         places = photograph.keypoints[photograph.keypoints[:, 2] > 0, :2]
@@ -156,7 +162,11 @@ class _Values:
                     f"{where}: the cameras see the mean shape {report.error:.1%} of the box off the key points, "
                     f"expected {MAX_ERROR:.0%} or less; are the files in one order? See the contact sheet."
                 )
-        for names, what in ((self.apart, "boxes unlike those of their masks"), (self.outside, "key points outside")):
+        for names, what in (
+            (self.apart, "boxes unlike those of their masks"),
+            (self.outside, "key points outside"),
+            (self.unmapped, "no part map, which parts: scops refuses"),
+        ):
             if names:
                 report.warnings.append(f"{where}: {len(names)} objects with {what}: {_some(names)}.")
 

@@ -189,6 +189,24 @@ def test_true_shapes_that_do_not_cover_the_masks(root):
     assert of(report, "release", "train").problems == []
 
 
+def test_part_maps_are_read_where_there_is_a_folder_of_them(tmp_path):
+    cub_files.write_cmr(tmp_path)
+    maps = tmp_path / "scops/002.Beta_Bird"
+    maps.mkdir(parents=True)
+    values = np.random.default_rng(0).random((16, 16, 5)).astype(np.float32)
+    for name in ("Beta_0004_40", "Beta_0005_50"):
+        np.save(maps / f"{name}.npy", values)
+    report = check(tmp_path)
+    assert report.ok, report.problems
+    lost = "bird cmr val: 1 objects with no part map, which parts: scops refuses: 002.Beta_Bird/Beta_0006_60."
+    assert lost in report.warnings and not any("cmr test" in line and "part map" in line for line in report.warnings)
+    np.save(maps / "Beta_0004_40.npy", 9 * values)  # logits
+    (maps / "Beta_0005_50.npy").write_bytes(b"torn")
+    problems = check(tmp_path).problems
+    assert [line.split(": ")[0] for line in problems] == ["002.Beta_Bird/Beta_0004_40", "002.Beta_Bird/Beta_0005_50"]
+    assert "are no part maps; take dcrf_prob" in problems[0] and "expected an .npy" in problems[1]
+
+
 def test_a_part_that_is_missing_does_not_stop_the_rest(root):
     (root / "sfm/car_val.mat").unlink()
     report = check(root)
