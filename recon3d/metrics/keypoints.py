@@ -19,7 +19,7 @@ from recon3d.metrics.base import SetMetric, SetScore
 
 PAIRS = 10_000
 RIGHT = 0.1  # of the longer side of the object's box: PCK@0.1
-PADDING = 0.05  # of the box on each side of the crop, in the protocol of CMR and UMR
+PADDING = 0.05  # of the box on each side of the crop, in the protocol of CMR and UMR; assumed, see `transfer_accuracy`
 # Of the heat map around a key point: 3 pixels of 256, in NDC, so that the size of the image plays no part.
 HEAT = 3 * 2 / 256
 
@@ -59,10 +59,12 @@ def transfer_accuracy(images: Sequence[Transfer], alpha: float = RIGHT, pairs: i
 
     Pairs are drawn with replacement by a generator seeded with the number of images, and used in both directions. A key
     point counts where it is marked in both images, and is right where it lands nearer to the mark than `alpha` times
-    the longer side of the object's box, which a crop padded by `PADDING` on each side shows.
+    the longer side of the object's box, which a crop padded by `PADDING` on each side shows. That the crops are padded
+    so is assumed, not read from the data: with another `padding` the bound is off by as much.
 
-    Source: the protocol of Li et al. 2020 (UMR). Deviation: pairs of an image with itself are left out, because they
-    say little and are not rare in a small split.
+    Source: the protocol of Li et al. 2020 (UMR). Deviations: UMR mirrors images at random, as in training, here
+    they are as in the data; and pairs of an image with itself are left out, because they say little and are not rare in
+    a small split.
 
     Args:
         images: of all samples.
