@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pytorch3d.transforms import quaternion_multiply
@@ -30,6 +30,12 @@ from recon3d.networks.texture import VariationDecoder
 from recon3d.structures import Camera, ViewBatch
 
 logger = logging.getLogger(__name__)
+
+UMR = Paper(
+    title="Self-supervised Single-view 3D Reconstruction via Semantic Consistency",
+    year=2020,
+    url="https://arxiv.org/abs/2003.06473",
+)
 
 
 class AdaptiveTextureUMR(TextureFlowMesh):
@@ -86,10 +92,10 @@ class AdaptiveTextureUMR(TextureFlowMesh):
         hypotheses: see `CameraHead`; other arguments: see `TextureFlowMesh`.
     """
 
-    paper: ClassVar = Paper(
-        title="Adaptive Gradient for Texture Learning in Single-view 3D Reconstruction",
+    paper: Paper | None = Paper(
+        title="Using Adaptive Gradient for Texture Learning in Single-View 3D Reconstruction",
         year=2021,
-        url="https://arxiv.org/abs/2104.14169",
+        url="https://arxiv.org/search/?searchtype=title&query=Using+Adaptive+Gradient+for+Texture+Learning",
     )
     needs: frozenset[str] = frozenset({"masks"})
 
@@ -146,6 +152,8 @@ class AdaptiveTextureUMR(TextureFlowMesh):
             perceptual_weights=perceptual_weights, lr=lr, schedule=schedule,
         )  # fmt: skip
         self.automatic_optimization = False
+        if not (variation or frechet_weight or gan_texture):
+            self.paper = UMR  # nothing of what the new paper adds
         if mode != "plain" and not variation:
             raise ValueError(f"AdaptiveTextureUMR: mode {mode} needs a variation above 0; without one it is plain.")
         self.template_epochs, self.template_every = template_epochs, template_every

@@ -44,10 +44,10 @@ class ReconstructionMethod(LightningModule):
             1 + 0.0005 t at step t (Li et al. 2020, their code).
     """
 
-    paper: ClassVar[Paper | None] = None  # None: a baseline without one
     in_channels: ClassVar[int] = 3  # 4: RGB and mask, an advantage that tables show
     photographs: ClassVar[bool] = False  # trained on photographs with their background, not on renders
-    # An argument may decide these three.
+    # An argument may decide these.
+    paper: Paper | None = None  # None: a baseline without one
     needs: frozenset[str] = frozenset()  # ViewBatch fields used in training (supervision); none: no training
     min_views: int = 1  # views per object that training needs
     encoded_views: int = 1  # of which this many, from the first on, are encoded in a training step

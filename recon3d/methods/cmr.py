@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ class CMR(TextureFlowMesh):
         image_size: see `TextureFlowMesh`, as the other arguments.
     """
 
-    paper: ClassVar = Paper(
+    paper: Paper | None = Paper(
         title="Learning Category-Specific Mesh Reconstruction from Image Collections",
         year=2018,
         url="https://arxiv.org/abs/1803.07549",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +45,7 @@ class DifferentiablePointClouds(SilhouettePointCloud):
         schedule: see `ReconstructionMethod`; `constant` in the authors' code.
     """
 
-    paper: ClassVar = Paper(
+    paper: Paper | None = Paper(
         title="Unsupervised Learning of Shape and Pose with Differentiable Point Clouds",
         year=2018,
         url="https://arxiv.org/abs/1810.09381",

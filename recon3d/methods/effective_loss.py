@@ -6,7 +6,7 @@ One of the methods of `configs/methods`; its loss is `recon3d.losses.effective`.
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -51,7 +51,7 @@ class EffectiveLossPC(SilhouettePointCloud):
         schedule: see `ReconstructionMethod`.
     """
 
-    paper: ClassVar = Paper(
+    paper: Paper | None = Paper(
         title="An Effective Loss Function for Generating 3D Models from Single 2D Image without Rendering",
         year=2021,
         url="https://arxiv.org/abs/2103.03390",

@@ -61,7 +61,7 @@ class NeuralRendererMesh(ReconstructionMethod):
         schedule: see `ReconstructionMethod`; `constant` in the paper, `step` in the code: x 0.1 at 95 % of the steps.
     """
 
-    paper: ClassVar = Paper(title="Neural 3D Mesh Renderer", year=2018, url="https://arxiv.org/abs/1711.07566")
+    paper: Paper | None = Paper(title="Neural 3D Mesh Renderer", year=2018, url="https://arxiv.org/abs/1711.07566")
     in_channels: ClassVar[int] = 4
     needs: frozenset[str] = frozenset({"masks", "cameras"})
     min_views: int = 2

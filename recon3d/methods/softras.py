@@ -61,7 +61,7 @@ class SoftRasMesh(ReconstructionMethod):
         schedule: see `ReconstructionMethod`; `constant` in the paper, `step` in the code.
     """
 
-    paper: ClassVar = Paper(
+    paper: Paper | None = Paper(
         title="Soft Rasterizer: Differentiable Rendering for Unsupervised Single-View Mesh Reconstruction",
         year=2019,
         url="https://arxiv.org/abs/1901.05567",

@@ -53,7 +53,7 @@ class PerspectiveTransformerVoxels(ReconstructionMethod):
         schedule: see `ReconstructionMethod`; `constant` in the paper.
     """
 
-    paper: ClassVar = Paper(
+    paper: Paper | None = Paper(
         title="Perspective Transformer Nets: Learning Single-View 3D Object Reconstruction without 3D Supervision",
         year=2016,
         url="https://arxiv.org/abs/1612.00814",
