@@ -112,5 +112,5 @@ def test_results_come_in_the_order_of_the_jobs_and_a_failure_ends_it(monkeypatch
 
     monkeypatch.setattr(photograph_building, "run_jobs", jobs_from_the_last)
     assert write_all(math.sqrt, [9.0, 4.0, 1.0], "Roots", 3) == [3, 2, 1]
-    with pytest.raises(DataFileError, match="-1.0 failed: ValueError: no root"):
+    with pytest.raises(DataFileError, match=r"-1.0 failed: ValueError: no root"):
         write_all(math.sqrt, [4.0, -1.0], "Roots", 3)
