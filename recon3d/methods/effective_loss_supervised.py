@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recon3d.losses.points import chamfer_loss
-from recon3d.methods.base import ReconstructionMethod, Schedule
+from recon3d.methods.base import Paper, ReconstructionMethod, Schedule
 from recon3d.methods.effective_loss import EffectiveLossPC
 from recon3d.networks.decoders import PointDecoder
 from recon3d.networks.encoders import DPCEncoder
@@ -30,7 +30,7 @@ class SupervisedPC(ReconstructionMethod):
         schedule: see `ReconstructionMethod`.
     """
 
-    paper: ClassVar = EffectiveLossPC.paper
+    paper: Paper | None = EffectiveLossPC.paper
     in_channels: ClassVar[int] = 3
     needs: frozenset[str] = frozenset({"points"})
 

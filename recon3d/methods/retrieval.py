@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Retrieval(ReconstructionMethod):
         views: of each training object, all of them in the paper.
     """
 
-    paper: ClassVar[Paper] = Paper(
+    paper: Paper | None = Paper(
         "Perspective Transformer Nets: Learning Single-View 3D Object Reconstruction without 3D Supervision",
         2016,
         "https://arxiv.org/abs/1612.00814",
