@@ -6,7 +6,7 @@ Trained on masks alone; with part maps, parts too. `configs/methods/umr.yaml` is
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -254,14 +254,18 @@ class AdaptiveTextureUMR(TextureFlowMesh):
         """Update the template, assign the parts, and after the last epoch fit the alignment."""
         done = self.current_epoch + 1
         if done <= self.template_epochs and (done % self.template_every == 0 or done == self.template_epochs):
-            shift = mean_offset(self, self._training_batches())
-            self.template += shift
-            with torch.no_grad():
-                self.shape.offset.bias.sub_(shift.flatten())
-            logger.info("The template moved by %.4f on average.", float(shift.norm(dim=1).mean()))
+            self.update_template(self._training_batches())
         if done == max(self.template_epochs, 1) and "parts" in self.needs and not self.part_losses.labels.any():
             self.part_losses.labels.copy_(assign_parts(self, self._training_batches()))
         align_after_training(self, self.alignment)
+
+    @torch.no_grad()
+    def update_template(self, batches: Iterable[ViewBatch]) -> None:
+        """Move the mean offset of the photographs into the template, and out of the decoder: no shape changes."""
+        shift = mean_offset(self, batches)
+        self.template += shift
+        self.shape.offset.bias.sub_(shift.flatten())
+        logger.info("The template moved by %.4f on average.", float(shift.norm(dim=1).mean()))
 
     def decay_steps(self, step: int) -> int:
         """UMR's code trains its second stage anew: the rate of `inverse` starts again after template learning."""

@@ -254,12 +254,14 @@ class TextureFlowMesh(ReconstructionMethod):
         k = poses.shape[1]
         verts, flat = recon.verts.detach().repeat_interleave(k, 0), poses.detach().flatten(0, 1)
         pred = self.paint(verts, recon.texture.repeat_interleave(k, 0), flat)
-        target = (images * masks).repeat_interleave(k, 0)
+        target = images * masks
+        with torch.no_grad():  # once for all cameras
+            wanted = {name: value.repeat_interleave(k, 0) for name, value in self.features(target).items()}
+        target = target.repeat_interleave(k, 0)
         weight = probability.detach().flatten() / len(images)
-        features = self.features(target.detach())
         each = {
             "pixel": pixel_loss(pred, target, masks.repeat_interleave(k, 0)),
-            "perceptual": perceptual_loss(self.features(pred), features),
+            "perceptual": perceptual_loss(self.features(pred), wanted),
         }
         if self.loss_weights.get("align"):
             centers, seen = render_soft_face_pixels(
