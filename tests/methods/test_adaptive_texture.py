@@ -207,3 +207,22 @@ def test_a_resumed_training_goes_on_to_the_bit(batch, tmp_path):
 def test_a_mode_without_its_decoder_is_refused():
     with pytest.raises(ValueError, match="mode modulated needs a variation above 0"):
         AdaptiveTextureUMR(**TINY | {"variation": 0.0})
+
+
+def test_the_discriminator_sees_other_views_than_the_photographs(batch, monkeypatch):
+    method = make(texture_cameras="drawn")
+    painted = []
+    paint = method.paint
+    monkeypatch.setattr(
+        method, "paint", lambda verts, texture, poses: painted.append(poses) or paint(verts, texture, poses)
+    )
+    losses_of(method, batch)
+    shown, unseen = painted
+    assert torch.equal(shown[:, :3], unseen[:, :3])  # scale and place stay
+    between = [
+        Rotation.from_quat(after[[1, 2, 3, 0]].numpy()) * Rotation.from_quat(before[[1, 2, 3, 0]].numpy()).inv()
+        for before, after in zip(shown[:, 3:], unseen[:, 3:], strict=True)
+    ]
+    for turn in between:  # about the image's vertical, by an angle of its own
+        assert abs(turn.as_rotvec()[[0, 2]]).max() < 1e-3
+    assert len({round(turn.magnitude(), 3) for turn in between}) == 3
