@@ -6,12 +6,12 @@ PRESET ?= quick
 SEED ?= 0
 DEVICES ?= 1
 ARGS ?=
-SUITE ?= effective_loss_ablation
+SUITE ?= quick
 BIN := .venv/bin
 STAMP := .venv/.installed
 FLAGS := $(if $(filter 1,$(WANDB)),--wandb,) $(if $(filter 1,$(FORCE)),--force,)
 
-.PHONY: help setup lint type test test-slow bench suite leaderboard leaderboard-check kernels constraints clean
+.PHONY: help setup lint type test test-slow bench suite leaderboard leaderboard-check gallery dashboard doctor kernels constraints clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-18s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ setup: $(STAMP)  ## make .venv with the pinned set (about a minute; nothing is c
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[open-shapes,wandb]' --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[open-shapes,wandb,tensorboard]' --group dev
 	touch $(STAMP)
 
 lint: setup  ## ruff, mypy, import layers
@@ -36,7 +36,7 @@ test-slow: setup  ## every test
 bench: setup  ## run one cell: METHOD=softras [DATA=synthetic] [PRESET=quick] [SEED=0] [DEVICES=1] [WANDB=1] [FORCE=1] [ARGS=...]
 	$(BIN)/recon3d bench --method $(METHOD) --data $(DATA) --preset $(PRESET) --seed $(SEED) --devices $(DEVICES) $(FLAGS) $(ARGS)
 
-suite: setup  ## run what is not finished of a suite: SUITE=effective_loss_ablation [FORCE=1] [ARGS="--rows full m1 --seeds 0"]
+suite: setup  ## run what is not finished of a suite: SUITE=quick [FORCE=1] [ARGS="--seeds 0"]
 	$(BIN)/recon3d suite $(SUITE) $(filter --force,$(FLAGS)) $(ARGS)
 
 leaderboard: setup  ## render leaderboard/ and the README's tables from the Records
@@ -44,6 +44,15 @@ leaderboard: setup  ## render leaderboard/ and the README's tables from the Reco
 
 leaderboard-check: setup  ## fail when a generated page is stale
 	$(BIN)/recon3d leaderboard --check
+
+gallery: setup  ## a web page of every method's meshes in gallery/: [ARGS="--data synthetic --samples 30"]
+	$(BIN)/recon3d gallery $(ARGS)
+
+dashboard: setup  ## compare runs on W&B: [ARGS="--kind report --entity TEAM"]
+	$(BIN)/recon3d dashboard $(ARGS)
+
+doctor: setup  ## what works on this machine, and what to do about the rest
+	$(BIN)/recon3d doctor
 
 kernels: setup  ## measure the kernels (benchmarks/kernels), JSON to benchmarks/results
 	for file in benchmarks/kernels/bench_*.py; do $(BIN)/python -m benchmarks.kernels.$$(basename $$file .py) || exit 1; done

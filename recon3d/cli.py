@@ -148,6 +148,28 @@ def _parser() -> argparse.ArgumentParser:
     dream.add_argument("--edge-weight", type=float, default=1e-4, help="for edges of one length (default 1e-4)")
     dream.set_defaults(run=commands.edit_dream)
 
+    gallery = subparsers.add_parser("gallery", help="a web page of every method's meshes, side by side")
+    gallery.add_argument("--out", type=Path, default=Path("gallery"), help="folder of the page")
+    gallery.add_argument("--data", nargs="+", help="some data sets; default: all with runs")
+    gallery.add_argument("--methods", nargs="+", help="some methods; default: all with runs")
+    gallery.add_argument("--preset", default="quick")
+    gallery.add_argument("--samples", type=int, default=30, help="of each data set (default 30)")
+    gallery.add_argument("--configs", type=Path, default=Path("configs"))
+    gallery.add_argument("--leaderboard", type=Path, default=Path("leaderboard"))
+    gallery.add_argument("--runs", type=Path, default=Path("runs"))
+    gallery.set_defaults(run=commands.gallery)
+
+    dashboard = subparsers.add_parser("dashboard", help="compare runs on W&B: a workspace or a report")
+    dashboard.add_argument("--kind", choices=("workspace", "report"), default="workspace")
+    dashboard.add_argument("--entity", help="W&B user or team; default: the one that is logged in")
+    dashboard.add_argument("--project", default="recon3d")
+    dashboard.add_argument("--leaderboard", type=Path, default=Path("leaderboard"))
+    dashboard.add_argument("--out", type=Path, help="write the specification to this JSON file instead of to W&B")
+    dashboard.set_defaults(run=commands.dashboard)
+
+    doctor = subparsers.add_parser("doctor", help="what works here, and what to do about the rest")
+    doctor.set_defaults(run=commands.doctor)
+
     kernels = subparsers.add_parser("kernels", help="which kernels and backends there are")
     kernels.set_defaults(run=commands.kernels)
     return parser

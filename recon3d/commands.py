@@ -94,6 +94,36 @@ def leaderboard(options: argparse.Namespace) -> int:
     return 1 if stale else 0
 
 
+def gallery(options: argparse.Namespace) -> int:
+    """Write the web page of the meshes."""
+    from recon3d.apps.gallery.command import main
+
+    return main(
+        options.out,
+        data=options.data,
+        methods=options.methods,
+        preset=options.preset,
+        n_samples=options.samples,
+        configs=options.configs,
+        leaderboard=options.leaderboard,
+        runs=options.runs,
+    )
+
+
+def dashboard(options: argparse.Namespace) -> int:
+    """Make a workspace or a report on W&B, or write down what it would be."""
+    from recon3d.bench.dashboard import main
+
+    return main(options.kind, options.entity, options.project, options.leaderboard, options.out)
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Say what works here."""
+    from recon3d.apps.doctor import main
+
+    return main()
+
+
 def data_render(options: argparse.Namespace) -> int:
     """Render meshes to a data set."""
     from recon3d.data.rendering import render_dataset
