@@ -160,7 +160,8 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
             enable_version_counter=False,
             save_on_train_epoch_end=True,  # else only after a validation, which may be rare
         )
-        trainer.callbacks += [clock, keeper]
+        # Lightning's own keeper, which it adds where there is none, would write every checkpoint a second time.
+        trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, ModelCheckpoint)] + [clock, keeper]
         resume = str(checkpoint) if checkpoint.exists() else None
         if resume:
             logger.info("Going on from %s.", checkpoint)

@@ -93,6 +93,7 @@ def test_a_run_leaves_everything_behind_and_is_not_repeated(cell, sessions, capf
     assert list(samples["sample_id"]) == ["car/a/v00", "car/b/v00", "lamp/a/v00", "lamp/b/v00"]
     assert samples["voxel_iou"].mean() == pytest.approx(record.measures["voxel_iou"].value, rel=1e-5)
     assert np.asarray(Image.open(folder / "picture.png")).std() > 10
+    assert [path.name for path in folder.rglob("*.ckpt")] == [runner.CHECKPOINT]  # once is enough
     (log,) = folder.rglob("metrics.csv")
     logged = pd.read_csv(log)
     assert {"train/iou", "train/laplacian", "train/flatten", "train/loss", "val/voxel_iou"} <= set(logged.columns)
