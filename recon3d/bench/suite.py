@@ -1,8 +1,9 @@
-"""A suite: rows (a method with its options) times seeds.
+"""A suite: what one command runs. ``benchmarks/suites/<name>.yaml`` says it, `bench.suite_runner` runs it.
 
-``benchmarks/suites/<name>.yaml`` says what is run, `bench.suite_runner` runs it and writes Records below
-``leaderboard/suites/<name>/<row>``, away from the main leaderboard's; `bench.suite_page` prints them as
-``leaderboard/suites/<name>.md``. This file reads the yaml and the Records.
+There are two kinds. A `Grid` is methods times data sets times seeds, the cells of the benchmark; its Records are those
+of the main leaderboard. A `Suite` is an experiment: rows (a method with its options) times seeds; its Records go below
+``leaderboard/suites/<name>/<row>``, away from the main leaderboard's, and `bench.suite_page` prints them as
+``leaderboard/suites/<name>.md``. This file reads the yamls and the Records.
 """
 
 from __future__ import annotations
@@ -108,6 +109,30 @@ class Suite:
         return self.overrides | row.overrides
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Methods times data sets times seeds as a yaml says it.
+
+    Attributes:
+        title: for people.
+        preset: stem of ``configs/presets/<preset>.yaml``.
+        seeds: every method is run with each on each of its data sets.
+        grid: methods by data set, stems of ``configs/methods/<method>.yaml`` and ``configs/data/<data>.yaml``.
+    """
+
+    title: str
+    preset: str
+    seeds: list[int]
+    grid: dict[str, list[str]]
+
+    def __post_init__(self) -> None:
+        for key, values in (("seeds", self.seeds), ("grid", list(self.grid)), *self.grid.items()):
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{key}: expected at least one, each once, got {values}.")
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds: expected 0 or more, got {self.seeds}.")
+
+
 def read(path: Path) -> Suite:
     """The suite of one yaml.
 
@@ -116,21 +141,47 @@ def read(path: Path) -> Suite:
         ValueError: an unknown, missing or wrongly typed key, or values that do not fit; the message names
             the file and the key.
     """
+    parts = {"a suite": Suite, "a row": SuiteRow, "`reported`": SuiteReported}
+    suite: Suite = _parsed(Suite, parts, path)
+    return suite
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid of one yaml; errors as `read`."""
+    grid: Grid = _parsed(Grid, {"a grid": Grid}, path)
+    return grid
+
+
+def is_grid(path: Path) -> bool:
+    """Whether a yaml is of a `Grid`: it has the key ``grid``."""
+    content = _content(path)
+    return isinstance(content, dict) and "grid" in content
+
+
+def experiments(folder: Path) -> list[Path]:
+    """The yamls of a folder that are of a `Suite`, which has a page of its own."""
+    return [path for path in sorted(folder.glob("*.yaml")) if not is_grid(path)]
+
+
+def _content(path: Path) -> Any:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
         raise FileNotFoundError(f"There is no {path}; known suites: {known}. Run from the repository's root.")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Suite, "suite")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        suite: Suite = parser.instantiate(parser.parse_object({"suite": content})).suite
-    except (ArgumentError, TypeError, ValueError, yaml.YAMLError) as error:
-        keys = "; ".join(
-            f"{what} has the keys {', '.join(kind.__dataclass_fields__)}"
-            for what, kind in (("a suite", Suite), ("a row", SuiteRow), ("`reported`", SuiteReported))
-        )
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+
+
+def _parsed(kind: type, parts: dict[str, type], path: Path) -> Any:
+    content = _content(path)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "suite")
+    try:
+        return parser.instantiate(parser.parse_object({"suite": content})).suite
+    except (ArgumentError, TypeError, ValueError) as error:
+        keys = "; ".join(f"{what} has the keys {', '.join(part.__dataclass_fields__)}" for what, part in parts.items())
         raise ValueError(f"{path}: {error}\nExpected: {keys}.") from error
-    return suite
 
 
 def option_text(value: Any) -> str:

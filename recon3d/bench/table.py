@@ -17,6 +17,7 @@ from recon3d.bench.curves import curves_page
 from recon3d.bench.page import bold_table, by_category, cost, duration, first_line, page, results
 from recon3d.bench.ranking import Standing, standings
 from recon3d.bench.record import Record
+from recon3d.files import write_whole
 
 HIDDEN_PRESETS = frozenset({"smoke"})  # shows that a method runs, says nothing of how well
 README_STANDINGS = (("synthetic", "quick"), ("open_shapes", "quick"))
@@ -70,7 +71,7 @@ def render_all(leaderboard: Path) -> dict[Path, str]:
     shown = [standing for standing in standings(records) if standing.preset not in HIDDEN_PRESETS]
     papers = reported.load(leaderboard / "reported")
     pages = {leaderboard / _page_name(standing): page(standing, papers) for standing in shown}
-    suites = sorted((leaderboard.parent / suite.SUITES).glob("*.yaml"))
+    suites = suite.experiments(leaderboard.parent / suite.SUITES)
     for path in suites:
         folder = leaderboard / "suites" / path.stem
         pages[folder.with_suffix(".md")] = suite_page.suite_page(path, folder, papers)
@@ -99,9 +100,7 @@ def write_all(leaderboard: Path) -> None:
     pages = render_all(leaderboard)
     for path, text in pages.items():
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, text.encode())
     for path in _orphans(leaderboard, pages):
         path.unlink()
 
