@@ -25,7 +25,7 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from recon3d.apps.whole_file import write_together, write_whole
+from recon3d.files import write_together, write_whole
 
 MeshFormat = Literal["glb", "obj", "ply"]
 FORMATS: tuple[str, ...] = get_args(MeshFormat)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recon3d.bench.typed_json import parse
+from recon3d.files import write_whole
 
 SCHEMA = 1
 _NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
@@ -215,7 +215,7 @@ def load_all(folder: Path) -> list[Record]:
 
 
 def save(record: Record, path: Path) -> None:
-    """Write one Record: temporary file beside `path`, flushed to disk, renamed. A kill leaves the old file or the new.
+    """Write one Record, whole or not at all.
 
     Raises:
         ValueError: the Record breaks the schema (a NaN, a wrong type), or `path` names another run.
@@ -227,12 +227,7 @@ def save(record: Record, path: Path) -> None:
     except (TypeError, ValueError) as error:
         raise ValueError(f"Record for {path} was not written: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, text.encode())
 
 
 def is_finished(path: Path, config_hash: str, versions: Mapping[str, int]) -> bool:

@@ -26,11 +26,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from recon3d.bench.cell import Cell, ReconCLI, data_overrides, own_arguments, resolved_hash
 from recon3d.bench.provenance import provenance
 from recon3d.bench.record import SCHEMA, Cost, Data, Paper, Record, is_finished, load, save
-from recon3d.bench.survival import TrainClock, replace_file
+from recon3d.bench.survival import TrainClock
 from recon3d.evaluation.convert import NO_NETWORK
 from recon3d.evaluation.evaluator import Evaluator
 from recon3d.evaluation.picture import comparison_picture
 from recon3d.evaluation.protocol import PROTOCOL
+from recon3d.files import replace_file, write_whole
 from recon3d.methods.base import ReconstructionMethod
 from recon3d.structures import ViewBatch
 
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 BASELINES = ("template", "mean_shape")  # scored beside every method: a number means little without its floor
 CHECKPOINT = "last.ckpt"
+UNKNOWN_HASH = "0" * 64  # of a run that failed before its configuration was read
 # Warnings of Lightning that say nothing to somebody who runs a cell.
 EXPECTED_WARNINGS = (
     r".*LeafSpec.*",  # of its own code, to its authors
@@ -69,10 +71,9 @@ def _run(cell: Cell, force: bool = False, baseline: bool = False) -> Record | No
     _quiet()
     clock = TrainClock()
     cli: ReconCLI | None = None
-    digest = "0" * 64
+    digest = UNKNOWN_HASH
     try:
-        with own_arguments():
-            cli = ReconCLI(args=cell.arguments(), run=False, save_config_callback=None)
+        cli = _built(cell)
         digest = resolved_hash(cli)
         folder = cell.folder(digest)
         if not force and _is_done(cell, cli, digest):
@@ -84,7 +85,7 @@ def _run(cell: Cell, force: bool = False, baseline: bool = False) -> Record | No
         folder.mkdir(parents=True, exist_ok=True)
         if cli.trainer.is_global_zero:
             resolved = cli.parser.dump(cli.config, skip_none=False)
-            replace_file(folder / "recon3d.yaml", lambda path: path.write_text(resolved))
+            write_whole(folder / "recon3d.yaml", resolved.encode())
             if force:  # else a kill of this run would go on from the weights of the last one
                 (folder / CHECKPOINT).unlink(missing_ok=True)
         _send_logs_to(cli.trainer, folder)
@@ -93,13 +94,37 @@ def _run(cell: Cell, force: bool = False, baseline: bool = False) -> Record | No
             record = _with_cost_of(load(cell.record_path), record)
     except Exception as error:
         logger.exception("%s on %s failed.", cell.method, cell.data)
-        record = _failed(cell, cli, error, digest)
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"in {where.name}, {Path(where.filename).name}:{where.lineno}"
+        record = _failed(cell, cli, f"{type(error).__name__}: {error}\n{place}", digest)
         if cell.record_path.exists() and load(cell.record_path).error is None:
             logger.error("%s of an earlier run is kept.", cell.record_path)
             return record
     if cli is None or cli.trainer.is_global_zero:
         save(record, cell.record_path)
     return record
+
+
+def finished(cell: Cell) -> Record | None:
+    """The Record of a cell that `run` would not run again; None where it would."""
+    if not cell.record_path.exists():
+        return None
+    _quiet()
+    cli = _built(cell)
+    return load(cell.record_path) if _is_done(cell, cli, resolved_hash(cli)) else None
+
+
+def save_failure(cell: Cell, error: str) -> None:
+    """Write the Record of a run that ended without one; that of an earlier run that finished is kept."""
+    if cell.record_path.exists() and load(cell.record_path).error is None:
+        logger.error("%s of an earlier run is kept.", cell.record_path)
+        return
+    save(_failed(cell, None, error, UNKNOWN_HASH), cell.record_path)
+
+
+def _built(cell: Cell) -> ReconCLI:
+    with own_arguments():
+        return ReconCLI(args=cell.arguments(), run=False, save_config_callback=None)
 
 
 def _is_done(cell: Cell, cli: ReconCLI, digest: str) -> bool:
@@ -202,15 +227,14 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
             mine = {name for batch in data.test_dataloader() for name in batch.sample_id}
             samples = samples[samples["sample_id"].isin(mine)]
         picture = comparison_picture(method, data.test_dataloader(), samples)
-        replace_file(folder / "picture.png", picture.save)
+        replace_file(folder / "picture.png", lambda path: picture.save(path, format="png"))
     return record
 
 
-def _failed(cell: Cell, cli: ReconCLI | None, error: Exception, digest: str) -> Record:
+def _failed(cell: Cell, cli: ReconCLI | None, error: str, digest: str) -> Record:
     """A Record that says why; of a run that failed before its parts were built, it knows the names only."""
     method = getattr(cli, "model", None)
     about = _about(method) if method is not None else {"input": "RGB", "supervision": (), "paper": None}
-    where = traceback.extract_tb(error.__traceback__)[-1]
     return Record(
         schema=SCHEMA,
         method=cell.method,
@@ -222,7 +246,7 @@ def _failed(cell: Cell, cli: ReconCLI | None, error: Exception, digest: str) -> 
         measure_order=(),
         cost=Cost(None, None, None, None, None),
         provenance=provenance(digest, torch.device("cpu"), cell.configs),
-        error=f"{type(error).__name__}: {error}\nin {where.name}, {Path(where.filename).name}:{where.lineno}",
+        error=error,
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
+
+from recon3d.files import replace_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,21 +23,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save, flush to disk, rename."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        replace_file(Path(path), lambda temporary: _save_and_flush(checkpoint, temporary))
+        replace_file(Path(path), lambda temporary: _save(checkpoint, temporary))
 
 
-def _save_and_flush(checkpoint: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # torch.save names no cause when a path of its own cannot be written
         torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a temporary file beside `path`, then rename it, so that no half written file can stay."""
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    write(temporary)
-    temporary.replace(path)
 
 
 class TrainClock(Callback):

@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import io
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,10 +28,10 @@ from recon3d.data.description import DESCRIPTION_FILE, read_description, write_d
 from recon3d.data.dpc_layout import is_dpc_layout, write_model
 from recon3d.data.meshes import ColoredMesh
 from recon3d.data.nmr_layout import write_split
-from recon3d.data.npz import write_text
 from recon3d.data.object_views import VERSION, Layout, RenderSettings, object_to_views
 from recon3d.data.split_lists import write_split_list
 from recon3d.data.worker_pool import run_jobs
+from recon3d.files import replace_file, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -218,10 +217,12 @@ def _make_part(job: _Job) -> None:
     generator = torch.Generator().manual_seed(int(seed[:15], 16))
     views = object_to_views(mesh.verts, mesh.faces, mesh.face_colors, job.settings, generator)
     job.part.parent.mkdir(parents=True, exist_ok=True)
-    temporary = job.part.with_name(f".{job.part.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        np.savez(file, **vars(views))  # not compressed: that would take a third of the time of an object
-    temporary.replace(job.part)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **vars(views))  # not compressed: that would take a third of the time of an object
+
+    replace_file(job.part, write)
 
 
 def _assemble(jobs: Sequence[_Job], out: Path, layout: Layout) -> None:
@@ -285,7 +286,7 @@ def _write_failures(out: Path, failures: Sequence[Failure]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(field.name for field in fields(Failure))
     writer.writerows(astuple(failure) for failure in failures)
-    write_text(out / FAILURES_FILE, text.getvalue())
+    write_whole(out / FAILURES_FILE, text.getvalue().encode())
 
 
 def _read_failures(out: Path) -> tuple[Failure, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from recon3d.data.photograph_split_checks import PhotographReport
 from recon3d.data.samples import DPCSamples, NMRSamples, Samples
 from recon3d.data.split_checks import SplitReport, check_split, pictures
 from recon3d.data.split_lists import OFFICIAL_COUNTS
+from recon3d.files import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -204,9 +204,8 @@ def main(target: str, out: Path | None = None) -> int:
         console.print(photograph_table(report.photographs, report.name))
     if report.sheet is not None:
         out = out or Path(f"{report.name}_contact_sheet.png")
-        temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-        report.sheet.save(temporary, format="png")
-        temporary.replace(out)
+        sheet = report.sheet
+        replace_file(out, lambda path: sheet.save(path, format="png"))
         outline = "green: outline of the projected ground truth; it has to follow the object"
         console.print(f"Contact sheet: {out} ({LEGEND if report.photographs else outline})")
     for style, title, lines in (("yellow", "warning", report.warnings), ("red", "problem", report.problems)):

@@ -18,9 +18,9 @@ from scipy.spatial import Delaunay
 
 from recon3d.data.cub_release import FOLDER, PARTS
 from recon3d.data.mat_writing import struct_array, write_mat
-from recon3d.data.npz import write_text
 from recon3d.data.photograph_scenes import write_truth
 from recon3d.data.synthetic_birds import BirdPicture
+from recon3d.files import write_whole
 from recon3d.geometry.shapes.bird import species_name
 
 JPEG_QUALITY = 95
@@ -106,7 +106,7 @@ def write_annotations(
     }
     for name, lines in tables.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_text(folder / name, "\n".join(lines) + "\n")
+        write_whole(folder / name, ("\n".join(lines) + "\n").encode())
     mean = {"S": np.ascontiguousarray(mean_keypoints.T), "conv_tri": tetrahedra_sides(mean_keypoints)}
     for split, kept in {**{name: (name,) for name in splits}, "testval": ("val", "test")}.items():
         birds = [bird for _, own, bird in order if own in kept]

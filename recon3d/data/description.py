@@ -15,7 +15,8 @@ from typing import Any
 
 from recon3d.data import dpc_layout
 from recon3d.data.nmr_layout import SPLITS, Inventory, open_split, scan
-from recon3d.data.npz import DataFileError, member_checksums, write_text
+from recon3d.data.npz import DataFileError, member_checksums
+from recon3d.files import write_whole
 
 DESCRIPTION_FILE = "dataset.json"
 
@@ -65,7 +66,7 @@ def write_description(root: Path, name: str, scale: str, source: str, version: s
         raise ValueError(f"write_description: expected scale 'longest_side' or 'diagonal', got {scale!r}.")
     measured = _measure_dpc(root) if dpc_layout.is_dpc_layout(root) else _measure_nmr(root)
     description = Description(name=name, scale=scale, source=source, version=version, **measured)
-    write_text(root / DESCRIPTION_FILE, json.dumps(asdict(description), indent=2, sort_keys=True) + "\n")
+    write_whole(root / DESCRIPTION_FILE, (json.dumps(asdict(description), indent=2, sort_keys=True) + "\n").encode())
     return description
 
 

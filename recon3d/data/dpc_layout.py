@@ -34,8 +34,9 @@ from PIL import Image, UnidentifiedImageError
 from scipy.io.matlab import MatReadError
 
 from recon3d.data.nmr_layout import VOXEL_RESOLUTION, SplitTable, canonical_category
-from recon3d.data.npz import DataFileError, write_bytes
+from recon3d.data.npz import DataFileError
 from recon3d.data.split_lists import WHERE_FROM, class_folder, read_splits
+from recon3d.files import write_whole
 from recon3d.geometry.cameras import dpc_cameras, dpc_extrinsics, object_to_shapenet, shapenet_to_object
 
 VIEWS = 5
@@ -244,7 +245,7 @@ def _write_mat(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
     scipy.io.savemat(content, dict(arrays), oned_as="row")  # type: ignore[arg-type]
     content.getbuffer()[:116] = b"MATLAB 5.0 MAT-file".ljust(116)  # instead of a text with the date
-    write_bytes(path, content.getvalue())
+    write_whole(path, content.getvalue())
 
 
 def fingerprint(catalogue: Catalogue) -> str:

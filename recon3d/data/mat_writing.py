@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import scipy.io
 
+from recon3d.files import write_whole
+
 _HEADER = b"MATLAB 5.0 MAT-file, recon3d".ljust(116)  # SciPy writes the time there
 
 
@@ -39,6 +41,4 @@ def write_mat(path: Path, variables: Mapping[str, Any]) -> None:
     scipy.io.savemat(stream, dict(variables), do_compression=True, oned_as="row")  # type: ignore[arg-type]
     content = stream.getvalue()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(_HEADER + content[len(_HEADER) :])
-    temporary.replace(path)
+    write_whole(path, _HEADER + content[len(_HEADER) :])

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from recon3d.data.npz import ArrayFile, DataFileError, locate_array, write_npz, write_text
+from recon3d.data.npz import ArrayFile, DataFileError, locate_array, write_npz
+from recon3d.files import write_whole
 
 SYNSETS = {
     "02691156": "airplane",
@@ -246,7 +247,7 @@ def write_split(
         members = {"points": _typed(points, np.float32, "(P,3)"), "normals": _typed(normals, np.float16, "(P,3)")}
         write_npz(root / f"{stem}_points.npz", count, members)
     write_npz(root / f"{stem}_voxels.npz", count, {"arr_0": _exact(voxels, np.bool_, "(32,32,32)")})
-    write_text(root / f"{stem}_ids.txt", "".join(f"{name}\n" for name in ids))
+    write_whole(root / f"{stem}_ids.txt", "".join(f"{name}\n" for name in ids).encode())
     write_npz(root / f"{stem}_images.npz", count, {"arr_0": _exact(images, np.uint8, "(V,4,S,S)")})
 
 

@@ -21,6 +21,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from recon3d.files import replace_file
+
 logger = logging.getLogger(__name__)
 
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # ZIP application note 4.3.7
@@ -116,30 +118,14 @@ def write_npz(path: Path, count: int, members: Mapping[str, Iterable[np.ndarray]
     if count < 1:
         raise ValueError(f"write_npz: expected at least one item for {path.name}; write no file for an empty split.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+
+    def write(temporary: Path) -> None:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for name, items in members.items():
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as stream:
                     _write_items(stream, f"{path.name}, array {name}", count, items)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file through a temporary file."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file through a temporary file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, write)
 
 
 def _write_items(stream: IO[bytes], where: str, count: int, items: Iterable[np.ndarray]) -> None:
@@ -228,18 +214,18 @@ def _unpack(path: Path, info: zipfile.ZipInfo) -> Path:
             "Make room, or set XDG_CACHE_HOME to a larger disk and make the data folder read-only."
         )
     logger.info("Unpacking %s (%.2f GiB, once) to %s", path.name, info.file_size / 2**30, target)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    done = 0
-    try:
+
+    def write(temporary: Path) -> None:
+        done = 0
         with _open_zip(path) as archive, archive.open(info) as source, temporary.open("wb") as sink:
             while block := source.read(_BLOCK):  # the last read verifies the CRC-32
                 sink.write(block)
                 if done // _REPORT_EVERY != (done + len(block)) // _REPORT_EVERY:
                     logger.info("%s: %.0f %%", path.name, 100 * (done + len(block)) / info.file_size)
                 done += len(block)
-        temporary.replace(target)
+
+    try:
+        replace_file(target, write)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataFileError(f"{path}: damaged while unpacking {info.filename} ({error}); fetch it again.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return target

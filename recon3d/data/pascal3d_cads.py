@@ -9,7 +9,7 @@ annotator, so what comes from a model is an approximation: its surface as the tr
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from recon3d.data.meshes import read_mesh
 from recon3d.data.npz import DataFileError
 from recon3d.data.pascal3d_release import WHERE_FROM
 from recon3d.data.photograph_annotations import KeypointSet
+from recon3d.files import write_whole
 from recon3d.geometry.sampling import sample_surface
 from recon3d.geometry.viewpoints import CadFrame
 from recon3d.geometry.weak_perspective import object_to_cmr
@@ -168,7 +169,6 @@ def write_truth(model: CadModel, path: Path, seed: int) -> None:
     verts, faces = model.object_verts(), torch.from_numpy(model.faces)
     points, normals, _ = sample_surface(verts, faces, TRUE_POINTS, torch.Generator().manual_seed(seed))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, points=points.numpy(), normals=normals.numpy(), voxels=voxelize(verts, faces).numpy())
-    temporary.replace(path)
+    content = io.BytesIO()
+    np.savez_compressed(content, points=points.numpy(), normals=normals.numpy(), voxels=voxelize(verts, faces).numpy())
+    write_whole(path, content.getvalue())

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from recon3d.data.npz import DataFileError, write_bytes
+from recon3d.data.npz import DataFileError
 from recon3d.data.pascal3d_cads import TRUE_POINTS, CadModel, cad_keypoints, read_cads, silhouette, write_truth
 from recon3d.data.pascal3d_release import (
     WHERE_FROM,
@@ -30,6 +30,7 @@ from recon3d.data.pascal3d_release import (
     read_record,
 )
 from recon3d.data.photograph_annotations import KeypointSet, Photograph, mask_png
+from recon3d.files import write_whole
 from recon3d.geometry.viewpoints import Viewpoint, viewpoint_camera
 from recon3d.structures import Camera
 
@@ -137,7 +138,7 @@ class ReleaseObjects:
             title = f"Silhouettes of CAD models, {self.category} {split}"
             for one, path in track(missing, title, console=Console(stderr=True), disable=not missing):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_bytes(path, mask_png(self._silhouette(one)))
+                write_whole(path, mask_png(self._silhouette(one)))
         except OSError as error:
             raise DataFileError(
                 f"{self.cache}: masks and shapes of the CAD models cannot be kept there ({error}). Name a folder that "

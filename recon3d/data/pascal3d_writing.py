@@ -17,10 +17,10 @@ from PIL import Image
 
 from recon3d.data.cub_writing import JPEG_QUALITY, tetrahedra_sides
 from recon3d.data.mat_writing import struct_array, write_mat
-from recon3d.data.npz import write_text
 from recon3d.data.pascal3d_release import FOLDER
 from recon3d.data.photograph_scenes import write_truth
 from recon3d.data.synthetic_cars import CarObject, CarPicture, cad_axes
+from recon3d.files import write_whole
 from recon3d.geometry.shapes.car_keypoints import KEYPOINT_MIRROR, KEYPOINTS, Car
 from recon3d.geometry.viewpoints import Viewpoint
 
@@ -99,11 +99,11 @@ def write_annotations(
     }
     for name, ids in lists.items():
         (release / name).parent.mkdir(parents=True, exist_ok=True)
-        write_text(release / name, "".join(f"{one}\n" for one in ids))
+        write_whole(release / name, "".join(f"{one}\n" for one in ids).encode())
     write_mat(release / "CAD" / f"{CLASS}.mat", {CLASS: struct_array([*map(_cad, cads)])})
     (release / "CAD" / CLASS).mkdir(exist_ok=True)
     for number, cad in enumerate(cads, 1):
-        write_text(release / "CAD" / CLASS / f"{number:02d}.off", _off(cad))
+        write_whole(release / "CAD" / CLASS / f"{number:02d}.off", _off(cad).encode())
     names = np.array(KEYPOINTS, dtype=object)
     partners = np.array(KEYPOINT_MIRROR, dtype=np.uint8) + 1
     write_mat(root / "data" / f"{CLASS}_kps.mat", {"kp_names": names, "kp_perm_inds": partners.astype(np.uint8)})

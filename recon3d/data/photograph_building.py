@@ -21,9 +21,10 @@ from rich.progress import track
 from recon3d.data.building import content_hash
 from recon3d.data.description import DESCRIPTION_FILE
 from recon3d.data.nmr_layout import SPLITS
-from recon3d.data.npz import DataFileError, write_text
+from recon3d.data.npz import DataFileError
 from recon3d.data.synthetic import SEEDS_IN_A_SPLIT
 from recon3d.data.worker_pool import run_jobs
+from recon3d.files import write_whole
 
 VERSION = 2  # raise when the same shapes are photographed or written in another way
 
@@ -80,7 +81,7 @@ def build_set(out: Path, name: str, version: str, origin: str, fill: Callable[[P
         try:
             counts = fill(temporary)
             facts = {"name": name, "version": version, "scale": "keypoints", "source": origin, "photographs": counts}
-            write_text(temporary / DESCRIPTION_FILE, json.dumps(facts, indent=2, sort_keys=True) + "\n")
+            write_whole(temporary / DESCRIPTION_FILE, (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode())
             temporary.replace(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

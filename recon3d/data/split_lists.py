@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recon3d.data.nmr_layout import SPLITS, SYNSETS
-from recon3d.data.npz import DataFileError, write_text
+from recon3d.data.npz import DataFileError
+from recon3d.files import write_whole
 
 FOLDER = "splits"
 OFFICIAL_COUNTS = {
@@ -90,4 +91,4 @@ def _read_joint(path: Path) -> dict[str, tuple[str, ...]]:
 def write_split_list(root: Path, category: str, split: str, ids: Sequence[str]) -> None:
     """Write the plain list of a split."""
     (root / FOLDER).mkdir(parents=True, exist_ok=True)
-    write_text(root / FOLDER / f"{class_folder(category)}_{split}.txt", "".join(f"{name}\n" for name in ids))
+    write_whole(root / FOLDER / f"{class_folder(category)}_{split}.txt", "".join(f"{name}\n" for name in ids).encode())

@@ -102,10 +102,10 @@ def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path, run: Make,
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False, capture_output=True)
     assert done.returncode == 9, done.stderr
     assert path.read_bytes() == before
-    assert "voxels" in next(path.parent.glob(".*.tmp")).read_text()
+    assert "voxels" in next(path.parent.glob(".*.part")).read_text()
     assert load_all(tmp_path) == [run()]
     save(run(), path)
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert load_all(tmp_path) == [run()]
 
 
 def test_finished_means_same_configuration_and_no_error(tmp_path: Path, run: Make, failed: Make) -> None:

@@ -36,7 +36,7 @@ from recon3d.apps.editing.optimise import (
 from recon3d.apps.editing.source import SourceMesh, read_source
 from recon3d.apps.editing.turntable import comparison, to_picture, turntable_gif
 from recon3d.apps.mesh_files import TEXTURED_FORMATS, textured_mesh_files, write_textured_mesh
-from recon3d.apps.whole_file import write_whole
+from recon3d.files import write_whole
 from recon3d.networks.imagenet import googlenet_features, vgg16_features
 
 logger = logging.getLogger(__name__)

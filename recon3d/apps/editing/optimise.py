@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recon3d.apps.editing.views import Views
-from recon3d.apps.whole_file import write_whole
+from recon3d.files import write_whole
 from recon3d.renderers.neural import render_neural
 
 BETAS = (0.9, 0.999)  # Kato et al. 2018, section 5.2.1

@@ -17,6 +17,7 @@ from recon3d.data.open_shapes.grouping import assign_splits, duplicates, familie
 from recon3d.data.open_shapes.packages import PACKAGES, fetch_packages
 from recon3d.data.open_shapes.polygons import Triangles
 from recon3d.data.open_shapes.sources import ModelReader
+from recon3d.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -183,6 +184,4 @@ def _replace(out: Path, build: Path, former: Path) -> None:
 
 def _write_log(log: Path, events: Sequence[Event]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
-    partial = log.with_name(log.name + ".partial")
-    partial.write_text("".join("\t".join(event) + "\n" for event in events), encoding="utf-8")
-    partial.replace(log)
+    write_whole(log, "".join("\t".join(event) + "\n" for event in events).encode())
