@@ -15,22 +15,20 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
 import trimesh
 from PIL import Image
 from pytorch3d.renderer import TexturesUV
-from pytorch3d.renderer.mesh.rasterizer import Fragments
 from torch import Tensor
 from trimesh.exchange.gltf import export_glb
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from recon3d.files import write_together, write_whole
+from recon3d.geometry.gltf import glb, object_to_gltf, rgba
 
 MeshFormat = Literal["glb", "obj", "ply"]
 FORMATS: tuple[str, ...] = get_args(MeshFormat)
 TEXTURED_FORMATS = ("glb", "obj")
-GREY = 0.7  # colour of a mesh that has none
 CLAMP_TO_EDGE, LINEAR = 33071, 9729  # glTF 2.0, section 5.26
 
 
@@ -46,11 +44,6 @@ class TextureMap(NamedTuple):
     uv: Tensor
     face_uv: Tensor
     image: Image.Image
-
-
-def object_to_gltf(points: Tensor) -> Tensor:
-    """Points (..., 3) of the object frame, front +X, to the frame of glTF, front +Z: (-z, y, x)."""
-    return torch.stack([-points[..., 2], points[..., 1], points[..., 0]], dim=-1)
 
 
 def write_mesh(path: Path, verts: Tensor, faces: Tensor, vert_colors: Tensor | None = None) -> None:
@@ -76,20 +69,12 @@ def write_mesh(path: Path, verts: Tensor, faces: Tensor, vert_colors: Tensor | N
         raise ValueError(f"write_mesh: {path}: expected faces and finite vertices, got {len(faces)} faces.")
     if vert_colors is not None and vert_colors.shape != verts.shape:
         raise ValueError(f"write_mesh: {path}: expected colours {tuple(verts.shape)}, got {tuple(vert_colors.shape)}.")
-    # process=False: trimesh would merge vertices at one place.
-    mesh = trimesh.Trimesh(object_to_gltf(verts).cpu().numpy(), faces.cpu().numpy(), process=False)
-    if vert_colors is not None:
-        rgb = vert_colors.detach().cpu().double().clamp(0, 1).numpy()
-        rgb = _srgb_to_linear(rgb) if kind == "glb" else rgb
-        rgba = np.concatenate([rgb, np.ones_like(rgb[:, :1])], axis=1)
-        mesh.visual.vertex_colors = (255 * rgba).round().astype(np.uint8)
     if kind == "glb":
-        content = export_glb(
-            trimesh.Scene(mesh),
-            include_normals=True,
-            tree_postprocessor=lambda tree: _add_material(tree, 1.0 if vert_colors is not None else GREY),
-        )
+        content = glb(verts, faces, vert_colors)
     else:
+        mesh = trimesh.Trimesh(object_to_gltf(verts).cpu().numpy(), faces.cpu().numpy(), process=False)
+        if vert_colors is not None:
+            mesh.visual.vertex_colors = rgba(vert_colors.detach().cpu().double().clamp(0, 1).numpy())
         exported = mesh.export(file_type=kind)
         content = exported.encode() if isinstance(exported, str) else exported
     write_whole(path, content)
@@ -196,25 +181,6 @@ def texture_map(textures: TexturesUV) -> TextureMap:
     return TextureMap(uv, textures.faces_uvs_list()[0].cpu(), Image.fromarray(pixels))
 
 
-def vertex_colors(textures: TexturesUV, faces: Tensor, n_verts: int) -> Tensor:
-    """Colours (V, 3) of the vertices of one mesh: the mean of the map over the corners of their faces.
-
-    A vertex of no face is black.
-
-    Args:
-        textures: of one mesh.
-        faces: (F, 3) of the same mesh.
-        n_verts: V.
-    """
-    index = torch.arange(len(faces), device=faces.device)[None, :, None, None].expand(1, -1, 3, 1)
-    corners = torch.eye(3, device=faces.device).expand(1, len(faces), 3, 3).unsqueeze(3)
-    nothing = torch.zeros(index.shape, device=faces.device)
-    seen = textures.sample_textures(Fragments(index, nothing, corners, nothing)).reshape(-1, 3)
-    flat = faces.reshape(-1)
-    total = seen.new_zeros(n_verts, 3).index_add_(0, flat, seen)
-    return total / flat.bincount(minlength=n_verts).clamp(min=1)[:, None]
-
-
 def _textured_glb(
     verts: np.ndarray, faces: np.ndarray, uv: np.ndarray, face_uv: np.ndarray, texture: Image.Image, unlit: bool
 ) -> bytes:
@@ -254,18 +220,3 @@ def _textured_obj(verts: np.ndarray, faces: np.ndarray, uv: np.ndarray, face_uv:
     pairs = (np.stack([faces, face_uv], axis=-1) + 1).tolist()
     lines += ["f " + " ".join(f"{vertex}/{coordinate}" for vertex, coordinate in face) for face in pairs]
     return "\n".join(lines) + "\n"
-
-
-def _add_material(tree: dict[str, Any], grey: float) -> None:
-    """A matte material for the mesh: glTF's default is metal, which viewers without surroundings show black."""
-    linear = float(_srgb_to_linear(np.asarray(grey)))
-    matte = {"baseColorFactor": [linear, linear, linear, 1.0], "metallicFactor": 0.0, "roughnessFactor": 1.0}
-    tree["materials"] = [{"pbrMetallicRoughness": matte, "doubleSided": True}]
-    for mesh in tree["meshes"]:
-        for primitive in mesh["primitives"]:
-            primitive["material"] = 0
-
-
-def _srgb_to_linear(values: np.ndarray) -> np.ndarray:
-    """Undo the transfer function of sRGB (IEC 61966-2-1)."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)

@@ -23,16 +23,15 @@ from recon3d.apps.background import background_remover
 from recon3d.apps.mesh_files import (
     FORMATS,
     TEXTURED_FORMATS,
-    object_to_gltf,
     texture_map,
     textured_mesh_files,
-    vertex_colors,
     write_mesh,
     write_textured_mesh,
 )
 from recon3d.apps.photo import Photo, read_photo
 from recon3d.apps.preview import preview
 from recon3d.evaluation.convert import Conversion
+from recon3d.geometry.gltf import object_to_gltf, vertex_colors
 from recon3d.methods.base import ReconstructionMethod
 from recon3d.methods.loading import load_method
 from recon3d.metrics.mesh_health import is_watertight

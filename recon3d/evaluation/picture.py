@@ -49,7 +49,7 @@ def comparison_picture(method: LightningModule, loader: DataLoader[ViewBatch], s
     Raises:
         ValueError: no sample has any of the scores.
     """
-    score, ranked = _ranked(samples)
+    score, ranked = ranked_samples(samples)
     # (row, rank) -> name and score; a category of one sample has it in all three places.
     chosen: dict[tuple[int, int], tuple[str, float]] = {}
     for row, (_, group) in enumerate(ranked.groupby("category", sort=True)):
@@ -65,7 +65,7 @@ def comparison_picture(method: LightningModule, loader: DataLoader[ViewBatch], s
             if hits:
                 picked = _pick(batch, hits).to(method.device)
                 recon = method.reconstruct(picked)
-                columns, draw_row = _layout(recon, picked)
+                columns, draw_row = layout(recon, picked)
                 tiles |= {name: draw_row(recon, picked, index) for index, name in enumerate(picked.sample_id)}
     strip = len(columns) * TILE
     rows = 1 + max(row for row, _ in chosen)
@@ -74,9 +74,7 @@ def comparison_picture(method: LightningModule, loader: DataLoader[ViewBatch], s
     for (row, rank), (name, value) in chosen.items():
         top, left = LABEL + row * (TILE + LABEL), rank * strip
         for column, tile in enumerate(tiles[name]):
-            pixels = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            image = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS)
-            sheet.paste(image, (left + column * TILE, top))
+            sheet.paste(tile_image(tile), (left + column * TILE, top))
             if row == 0:
                 draw.text((left + column * TILE + 3, 1), columns[column], fill="black")
         draw.text((left + 3, top + TILE), f"{RANKS[rank]}: {name}   {score} {value:.3f}", fill="black")
@@ -85,13 +83,23 @@ def comparison_picture(method: LightningModule, loader: DataLoader[ViewBatch], s
     return sheet
 
 
-def _ranked(samples: pd.DataFrame) -> tuple[str, pd.DataFrame]:
-    """The score that ranks, and the samples that have it, the worst first."""
+def tile_image(tile: Tensor) -> Image.Image:
+    """A tile (3, S, S) in [0, 1] at `TILE` pixels."""
+    pixels = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS)
+
+
+def ranked_samples(samples: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    """The score that ranks, and the samples that have it, the worst first.
+
+    Raises:
+        ValueError: no sample has any of `SCORES`.
+    """
     score = next((name for name in SCORES if name in samples and samples[name].notna().any()), None)
     if score is None:
         raise ValueError(
-            f"comparison_picture: expected values of {', '.join(SCORES)} for some sample, got none; the test data need "
-            "voxels, points, or cameras for the masks."
+            f"Expected values of {', '.join(SCORES)} for some sample, got none; the test data need voxels, points, or "
+            "cameras for the masks."
         )
     (higher_is_better,) = (measure.higher_is_better for measure in PROTOCOL if measure.name == score)
     return score, samples.dropna(subset=[score]).sort_values([score, "sample_id"], ascending=[higher_is_better, True])
@@ -107,8 +115,8 @@ def _pick(batch: ViewBatch, index: list[int]) -> ViewBatch:
     )
 
 
-def _layout(recon: Reconstruction, batch: ViewBatch) -> tuple[tuple[str, ...], Callable[..., list[Tensor]]]:
-    """Titles of the tiles of a sample, and what draws them."""
+def layout(recon: Reconstruction, batch: ViewBatch) -> tuple[tuple[str, ...], Callable[..., list[Tensor]]]:
+    """Titles of the tiles of a sample, and what draws them from (recon, batch, index): tiles (3, S, S) on white."""
     if _is_cloud(recon):
         return CLOUD_COLUMNS, _row
     return (TURNED_COLUMNS, _turned_row) if batch.images.shape[1] == 1 else (COLUMNS, _row)

@@ -16,14 +16,13 @@ from torch import Tensor
 from recon3d.apps.mesh_files import (
     FORMATS,
     TEXTURED_FORMATS,
-    object_to_gltf,
     texture_map,
     textured_mesh_files,
-    vertex_colors,
     write_mesh,
     write_textured_mesh,
 )
 from recon3d.geometry.cameras import object_to_shapenet
+from recon3d.geometry.gltf import object_to_gltf, vertex_colors
 
 Mesh = tuple[Tensor, Tensor, Tensor]
 
