@@ -168,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     dashboard.set_defaults(run=commands.dashboard)
 
     doctor = subparsers.add_parser("doctor", help="what works here, and what to do about the rest")
+    doctor.add_argument("--json", action="store_true", help="a JSON list in place of tables")
     doctor.set_defaults(run=commands.doctor)
 
     kernels = subparsers.add_parser("kernels", help="which kernels and backends there are")

@@ -119,9 +119,9 @@ def dashboard(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Say what works here."""
-    from recon3d.apps.doctor import main
+    from recon3d.apps.doctor.command import main
 
-    return main()
+    return main(options.json)
 
 
 def data_render(options: argparse.Namespace) -> int:
