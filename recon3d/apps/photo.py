@@ -8,18 +8,17 @@ come in here, `recon3d.apps.predict` gives the result to a method.
 from __future__ import annotations
 
 import logging
-import math
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from recon3d.apps.background import BackgroundRemover
 from recon3d.data.cropping import crop_pixels, square_crop
+from recon3d.data.picture_files import OPAQUE, cut_square, has_mask, mask_box, on_white, open_image, read_mask_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,6 @@ logger = logging.getLogger(__name__)
 # renders of the synthetic set: 0.653, 0.500, 0.530.
 FILL = 0.68
 CENTER_ROW = 0.525
-OPAQUE = 128  # of 255; a pixel of at least this alpha belongs to the object
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,10 @@ def read_photo(
     """
     picture = open_image(path)
     rgba = picture.convert("RGBA")
-    seen = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    seen = on_white(rgba)
     if mask_path is not None:
-        rgba.putalpha(_read_mask(mask_path, rgba, path))
-    elif not _has_mask(rgba):
+        rgba.putalpha(read_mask_of(mask_path, rgba, path))
+    elif not has_mask(rgba):
         if remover is None:
             if background:
                 logger.warning(
@@ -110,58 +108,9 @@ def read_photo(
     return Photo(path, pixels[:3] * (pixels[3:] > 0), pixels[3:])
 
 
-def open_image(path: Path) -> Image.Image:
-    """The first frame of an image file, upright, with 8 bits per channel.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an image, or a damaged or too large one.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"No image at {path}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                return _eight_bits(ImageOps.exif_transpose(file))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first.") from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not an image that can be read; expected PNG, JPEG, WebP or TIFF.") from error
-    except Exception as error:  # decoders of damaged files raise SyntaxError, struct.error and others
-        raise ValueError(f"{path} cannot be read: {error}") from error
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits scaled to 8; Pillow's own conversion cuts at 255 instead."""
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"expected 16-bit pixels, got values from {values.min()} to {values.max()}")
-        return Image.fromarray((values / 257).round().astype(np.uint8))
-    return image
-
-
-def _read_mask(mask_path: Path, photo: Image.Image, path: Path) -> Image.Image:
-    mask = open_image(mask_path)
-    if mask.size != photo.size:
-        raise ValueError(
-            f"{mask_path} is {mask.width}x{mask.height} pixels, its photo {path} {photo.width}x{photo.height} "
-            "(both turned upright by their EXIF tags); they have to be equal."
-        )
-    rgba = mask.convert("RGBA")
-    return rgba.getchannel("A") if _has_mask(rgba) else mask.convert("L")
-
-
-def _has_mask(rgba: Image.Image) -> bool:
-    return bool((np.asarray(rgba.getchannel("A")) < OPAQUE).any())
-
-
 def _crop(path: Path, picture: Image.Image, mask: Image.Image, size: int) -> Photo:
     """The crop of the training sets; a picture much larger than theirs is first made smaller by whole factors."""
-    crop = square_crop(_box(np.asarray(mask) >= OPAQUE), size)
+    crop = square_crop(mask_box(np.asarray(mask) >= OPAQUE), size)
     factor = max(crop.side // size, 1)  # the crop resizes without a filter, which would let fine patterns through
     if factor > 1:
         picture, mask = picture.reduce(factor), mask.reduce(factor)
@@ -174,23 +123,12 @@ def _crop(path: Path, picture: Image.Image, mask: Image.Image, size: int) -> Pho
     )
 
 
-def _box(foreground: np.ndarray) -> tuple[int, int, int, int]:
-    """First and last column and row, x1, y1, x2, y2, of what is True."""
-    columns, rows = np.flatnonzero(foreground.any(axis=0)), np.flatnonzero(foreground.any(axis=1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
-
-
 def _frame(rgba: Image.Image, foreground: np.ndarray, size: int) -> Image.Image:
-    left, top, right, bottom = _box(foreground)
+    left, top, right, bottom = mask_box(foreground)
     right, bottom = right + 1, bottom + 1
     side = max(right - left, bottom - top) / FILL
     x, y = (left + right - side) / 2, (top + bottom) / 2 - CENTER_ROW * side
-    # The square may lie between pixels and beyond the picture: cut whole pixels (what is outside is transparent), then
-    # resample the square within them. Pillow premultiplies alpha when it resizes.
-    outer = (math.floor(x), math.floor(y), math.ceil(x + side), math.ceil(y + side))
-    cut = rgba.crop(outer)
-    box = (x - outer[0], y - outer[1], min(x - outer[0] + side, cut.width), min(y - outer[1] + side, cut.height))
-    return cut.resize((size, size), Image.Resampling.HAMMING, box=box)
+    return cut_square(rgba, x, y, side, size)
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

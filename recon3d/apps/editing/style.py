@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from recon3d.apps.editing.views import Views, random_cameras, uniform
-from recon3d.apps.photo import open_image
+from recon3d.data.picture_files import open_image
 from recon3d.losses.style import gram_matrix, style_loss, total_variation
 from recon3d.renderers.neural import Lights
 
