@@ -1,4 +1,4 @@
-"""A cell of the benchmark as a run of Weights & Biases: its name, configuration, summary, and the Record as an artifact.
+"""A cell of the benchmark as a run of Weights & Biases: name, configuration, summary, and the Record as an artifact.
 
 Imported only when a configuration names `RunLogger` (configs/logger/wandb.yaml); needs the extra `wandb`.
 """
@@ -6,6 +6,7 @@ Imported only when a configuration names `RunLogger` (configs/logger/wandb.yaml)
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class RunLogger(WandbLogger):
         if system_metrics_s is not None:
             settings["x_stats_sampling_interval"] = system_metrics_s
         super().__init__(save_dir=save_dir, project=project, log_model=False, entity=entity, settings=settings)
+        self._experiment: Any
+        del self._wandb_init["anonymous"]  # Lightning passes it on; W&B warns that it is no more
         self._keeps_checkpoint = checkpoint
         self._folder: Path | None = None
 
@@ -67,7 +70,7 @@ class RunLogger(WandbLogger):
         self._folder = folder
         remembered = folder / ID_FILE
         if fresh or not remembered.exists():
-            write_whole(remembered, wandb.util.generate_id().encode())
+            write_whole(remembered, secrets.token_hex(4).encode())
         config = yaml.safe_load((folder / "recon3d.yaml").read_text())
         about = {"method": cell.method, "dataset": cell.data, "preset": cell.preset}
         self._id = remembered.read_text()
@@ -77,7 +80,7 @@ class RunLogger(WandbLogger):
             "name": self._name,
             "group": "/".join(about.values()),
             "job_type": "bench",
-            "tags": [*about.values(), f"seed{cell.seed}"],
+            "tags": list(dict.fromkeys([*about.values(), f"seed{cell.seed}"])),
             "config": config | about | {"seed": cell.seed},
         }
 

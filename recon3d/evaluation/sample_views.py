@@ -21,7 +21,7 @@ from recon3d.geometry.marching import voxel_surface
 from recon3d.metrics.iou import MASK_THRESHOLD
 from recon3d.structures import Reconstruction, ViewBatch
 
-MASK_COLUMNS = ("true mask", "predicted mask", "outlines: true green, predicted red")
+MASK_COLUMNS = ("true mask", "predicted mask", "true green, pred red")
 TRUE, PREDICTED = (0.0, 0.65, 0.2), (0.9, 0.1, 0.1)  # colours of the outlines
 OUTLINE = 2  # pixels
 FADE = 0.5  # of the image under the outlines, towards white
@@ -80,7 +80,7 @@ def sample_views(method: LightningModule, batch: ViewBatch) -> list[SampleView]:
     views = []
     for index, (name, category) in enumerate(zip(batch.sample_id, batch.category, strict=True)):
         tiles = draw_row(recon, batch, index)
-        tiles += _mask_tiles(batch.images[index, 0], batch.masks[index, 0], None if masks is None else masks[index])
+        tiles += _mask_tiles(tiles[0], batch.masks[index, 0], None if masks is None else masks[index])
         views.append(
             SampleView(
                 sample_id=name,
@@ -104,7 +104,7 @@ def _strip(titles: tuple[str, ...], tiles: list[Tensor]) -> Image.Image:
 
 
 def _mask_tiles(image: Tensor, true: Tensor, predicted: Tensor | None) -> list[Tensor]:
-    """True and predicted mask (1, H, W), black on white, and the outlines of both on the faded image (3, H, W)."""
+    """True and predicted mask (1, H, W), black on white, and the outlines of both on the faded input (3, H, W)."""
     large = [_enlarged(mask) for mask in (true, predicted) if mask is not None]
     faded = F.interpolate(image[None], (TILE, TILE), mode="bilinear", antialias=True)[0]
     faded = FADE * faded + 1 - FADE
