@@ -18,7 +18,7 @@ Conventions of the whole project, written once, here:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -83,6 +83,10 @@ class Camera:
     def pin_memory(self) -> Self:
         """Copy to pinned memory."""
         return self._map(lambda value: value.pin_memory())
+
+    def clone(self) -> Self:
+        """Copy."""
+        return self._map(lambda value: value.clone())
 
     @classmethod
     def cat(cls, cameras: Sequence[Camera]) -> Camera:
@@ -173,6 +177,17 @@ class ViewBatch:
     def pin_memory(self) -> Self:
         """Copy every tensor to pinned memory (called by DataLoader)."""
         return self._map("pin_memory")
+
+    def singles(self) -> Iterator[Self]:
+        """Its objects, each as a batch of one with memory of its own.
+
+        What is computed of such a batch depends on the object alone; in a larger one the last digit depends on the
+        others, and on where in memory it lies.
+        """
+        for index in range(len(self)):
+            values = {field.name: getattr(self, field.name) for field in fields(self)}
+            own = {name: value[index : index + 1] for name, value in values.items() if value is not None}
+            yield replace(self, **own)._map("clone")
 
     @classmethod
     def collate(cls, batches: Sequence[ViewBatch]) -> ViewBatch:

@@ -1,7 +1,7 @@
 """Scores every method by the protocol: a callback for `Trainer.validate`, `Trainer.test` and validation in a fit.
 
-It takes the Reconstruction that the method's step returns and the ViewBatch it came from, and knows neither method nor
-data set by name. `bench.runner` reads `results` and `samples` afterwards.
+It takes the Reconstructions that the method's step returns, one of each object, and the ViewBatch they came from, and
+knows neither method nor data set by name. `bench.runner` reads `results` and `samples` afterwards.
 """
 
 from __future__ import annotations
@@ -178,8 +178,9 @@ class Evaluator(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Measure a batch."""
-        self.update(_reconstruction(outputs, pl_module), batch)
+        """Measure the objects of a batch, one at a time."""
+        for recon, one in zip(_reconstructions(outputs, pl_module), batch.singles(), strict=True):
+            self.update(recon, one)
 
     on_test_batch_end = on_validation_batch_end
 
@@ -230,10 +231,10 @@ def _file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _reconstruction(outputs: Any, module: LightningModule) -> Reconstruction:
-    if not isinstance(outputs, Reconstruction):
+def _reconstructions(outputs: Any, module: LightningModule) -> list[Reconstruction]:
+    if not isinstance(outputs, list) or not all(isinstance(one, Reconstruction) for one in outputs):
         raise TypeError(
-            f"Evaluator: expected {type(module).__name__}'s validation and test step to return a Reconstruction, got "
-            f"{type(outputs).__name__}; return `self.reconstruct(batch)`."
+            f"Evaluator: expected {type(module).__name__}'s validation and test step to return a Reconstruction of "
+            f"each object, as `ReconstructionMethod.validation_step` does, got {type(outputs).__name__}."
         )
     return outputs

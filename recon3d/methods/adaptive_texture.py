@@ -55,8 +55,8 @@ class AdaptiveTextureUMR(TextureFlowMesh):
     shape.
 
     Both players are trained at once, by one Adam (as in UMR's code): the generator's losses see the discriminator's
-    weights as constants, and the discriminator's losses the renders. So one backward pass serves both, which also
-    works under DistributedDataParallel. Where gradients accumulate over batches, Lightning's flag for it is not used.
+    weights as constants, and the discriminator's losses the renders. So one backward pass serves both, as Lightning's
+    automatic optimisation makes it, with accumulation of gradients, and under DistributedDataParallel.
 
     Deviation: the paper gives no weights, rates or sizes; those here are UMR's where it has them, else ours
     (configs/methods/adaptive_texture.yaml names the source of each).
@@ -151,7 +151,6 @@ class AdaptiveTextureUMR(TextureFlowMesh):
             sigma=sigma, gamma=gamma, code=code, width=width, encoder_weights=encoder_weights, perceptual=perceptual,
             perceptual_weights=perceptual_weights, lr=lr, schedule=schedule,
         )  # fmt: skip
-        self.automatic_optimization = False
         if not (variation or frechet_weight or gan_texture):
             self.paper = UMR  # nothing of what the new paper adds
         if mode != "plain" and not variation:
@@ -229,20 +228,14 @@ class AdaptiveTextureUMR(TextureFlowMesh):
         losses |= self._unseen_losses(recon, images * masks, drawn)
         return losses
 
-    def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor:
-        """One step of both players at once; see the class's docstring."""
-        # Draws depend on the seed and the step alone, so that a resumed training goes on as if it had not stopped.
-        self.draws.manual_seed((torch.initial_seed() + 1_000_003 * self.global_step + self.global_rank) % 2**63)
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
+        """Both players at once; see the class's docstring."""
+        # Draws depend on the seed and the step alone, so that a resumed training goes on as if it had not stopped; of
+        # the batches of one step, in one process or in several, each has its own.
+        part = batch_idx % self.trainer.accumulate_grad_batches * self.trainer.world_size + self.global_rank
+        self.draws.manual_seed((torch.initial_seed() + 1_000_003 * self.global_step + part) % 2**63)
         self.shape.generator = self.draws
-        total = super().training_step(batch, batch_idx)
-        assert total is not None
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        optimizer.zero_grad()
-        self.manual_backward(total)
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
-        return total.detach()
+        return super().training_step(batch, batch_idx)
 
     def on_train_start(self) -> None:
         """Load what only training needs; compute the photographs' statistics, unless a checkpoint has them."""

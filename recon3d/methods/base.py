@@ -6,13 +6,13 @@ A new method is one file here and one yaml of the same stem in configs/methods/.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from recon3d.bench.record import Paper
 from recon3d.structures import Reconstruction, ViewBatch
 
 WARM_UP = 0.03  # share of the steps over which the cosine schedule rises; chosen by us
@@ -20,15 +20,6 @@ CLASS_KEY = "recon3d_method"
 INVERSE_DECAY = 5e-4  # of the `inverse` schedule, per step: the code of UMR
 
 Schedule = Literal["constant", "step", "cosine", "inverse"]
-
-
-@dataclass(frozen=True)
-class Paper:
-    """Where a method comes from."""
-
-    title: str
-    year: int
-    url: str
 
 
 class ReconstructionMethod(LightningModule):
@@ -84,13 +75,17 @@ class ReconstructionMethod(LightningModule):
         self.log_dict(logged, batch_size=len(batch), prog_bar=False)
         return total
 
-    def validation_step(self, batch: ViewBatch, batch_idx: int) -> Reconstruction:
-        """Reconstruct; the Evaluator measures."""
-        return self.reconstruct(batch)
+    def validation_step(self, batch: ViewBatch, batch_idx: int) -> list[Reconstruction]:
+        """Reconstruct each object by itself; the Evaluator measures.
 
-    def test_step(self, batch: ViewBatch, batch_idx: int) -> Reconstruction:
-        """Reconstruct; the Evaluator measures."""
-        return self.reconstruct(batch)
+        So neither the batch size nor the number of processes changes a result: of a batch of another size, matrix
+        products differ in the last digit.
+        """
+        return [self.reconstruct(one) for one in batch.singles()]
+
+    def test_step(self, batch: ViewBatch, batch_idx: int) -> list[Reconstruction]:
+        """As `validation_step`."""
+        return self.validation_step(batch, batch_idx)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the class, so that `load_method` needs nothing but the file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from recon3d.methods.base import ReconstructionMethod
 from recon3d.structures import Reconstruction, ViewBatch
@@ -55,9 +55,13 @@ class MeanShape(ReconstructionMethod):
         self._fit()
 
     def _fit(self) -> None:
-        """Average and choose the thresholds."""
-        for category, objects in self._seen.items():
-            voxels = torch.stack(list(objects.values()))
+        """Average what all processes have seen, in the order of the names, and choose the thresholds."""
+        seen: dict[str, dict[str, Tensor]] = {}
+        for part in self._parts():
+            for category, objects in part.items():
+                seen.setdefault(category, {}).update(objects)
+        for category in sorted(seen):
+            voxels = torch.stack([seen[category][name] for name in sorted(seen[category])])
             mean = voxels.float().mean(dim=0)
             scores = []
             for threshold in THRESHOLDS:
@@ -66,6 +70,14 @@ class MeanShape(ReconstructionMethod):
                 scores.append((overlap / (shape | voxels).flatten(1).sum(dim=1).clamp(min=1)).mean())
             best = THRESHOLDS[int(torch.stack(scores).argmax())]
             self.shapes[category] = mean >= best
+
+    def _parts(self) -> list[dict[str, dict[str, Tensor]]]:
+        """What each process has seen."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return [self._seen]
+        parts: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(parts, self._seen)
+        return parts
 
     def configure_optimizers(self) -> None:
         """Nothing is optimised."""

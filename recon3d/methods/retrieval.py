@@ -161,10 +161,13 @@ class Retrieval(ReconstructionMethod):
         return torch.linspace(0, 1, 3 * size * size, device=self.device).reshape(1, 3, size, size)
 
     def _keep(self, name: str, views: Tensor, bits: Tensor) -> None:
-        """Add views of an object to those there are, each once: runs of several processes repeat some objects."""
+        """Add views of an object to those there are, each once and sorted.
+
+        Runs of several processes repeat some objects, and the order of the views is random.
+        """
         known = self._views.get(name)
-        if known is not None and not torch.equal(known, views):
-            views = torch.cat([known, views]).unique(dim=0)
+        views = views if known is None else torch.cat([known, views])
+        views = views.unique(dim=0)
         self._views[name], self._shapes[name] = views, bits
 
     def _fit(self) -> None:
