@@ -1,7 +1,12 @@
-"""What lets a run survive a kill: files that are whole or absent, and a clock that goes on where it stopped."""
+"""What lets a training survive: checkpoints that are whole, finite and hold the state of the random draws.
+
+Parts of the Trainer that `bench.cell` and `bench.runner` put together; what guards the folder of a run is in
+`bench.run_folder`.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,10 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from recon3d.files import replace_file
 
@@ -69,3 +77,108 @@ class TrainClock(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.before = state_dict["seconds"]
+
+
+class RandomState(Callback):
+    """State of torch's random generators, which travels in the checkpoint: a resumed run draws what it would have."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """As it is when the checkpoint is written."""
+        state = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_initialized():
+            state["cuda"] = torch.cuda.get_rng_state()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep until training begins: setting up draws too."""
+        self._found = state_dict
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore, of a run that goes on with a new epoch, before its loader draws."""
+        self._restore()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Restore, of a run that goes on within an epoch."""
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._found is not None:
+            torch.set_rng_state(self._found["cpu"].cpu())
+            if "cuda" in self._found and torch.cuda.is_initialized():
+                torch.cuda.set_rng_state(self._found["cuda"].cpu())
+            self._found = None
+
+
+class FiniteTraining(Callback):
+    """Stops a training whose loss is NaN or infinite before it changes the weights, and keeps such weights from disk.
+
+    On the CPU every step is looked at. On an accelerator, and in distributed runs, looking waits for all processes and
+    all work that is queued: there it is done in the steps that are logged.
+    """
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Look at the loss.
+
+        Raises:
+            FloatingPointError: it is not finite; names the step, and the terms that are not.
+        """
+        waits = loss.device.type != "cpu" or trainer.world_size > 1
+        if waits and (trainer.global_step + 1) % trainer.log_every_n_steps:
+            return
+        finite = bool(loss.isfinite())
+        if trainer.world_size > 1:  # all stop, or the others would wait for the one that did
+            finite = trainer.strategy.reduce_boolean_decision(finite)
+        if not finite:
+            terms = {
+                name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("train/")
+            }
+            told = ", ".join(f"{name} = {value}" for name, value in terms.items() if not math.isfinite(value))
+            about = f", seen every {trainer.log_every_n_steps} steps" if waits else ""
+            raise FloatingPointError(
+                f"NaN or infinite loss at step {trainer.global_step} (epoch {trainer.current_epoch}{about}): "
+                f"{told or 'of another process'}. The weights of the last checkpoint are kept and finite. A smaller "
+                "--model.init_args.lr often helps; the same command would end here again."
+            )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Look at the weights.
+
+        Raises:
+            FloatingPointError: some are not finite; names the first.
+        """
+        for name, value in checkpoint["state_dict"].items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise FloatingPointError(
+                    f"NaN or infinite values in {name} after step {trainer.global_step}: no checkpoint was written, an "
+                    "older one is kept. A smaller --model.init_args.lr often helps."
+                )
+
+
+class Stopping(Callback):
+    """What a stop leaves: logs as far as the checkpoint, and at SIGTERM a checkpoint within the epoch.
+
+    Slurm, ``docker stop`` and a shutdown send SIGTERM; Lightning then ends the training after the step it is in. After
+    Ctrl-C, which may come within a step, the checkpoint of the last epoch is what there is.
+
+    Args:
+        checkpoint: of the run.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the logged rows, which Lightning keeps in memory for up to 100 more."""
+        for log in trainer.loggers:
+            if isinstance(log, CSVLogger):
+                log.save()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save, unless a validation or the end of an epoch was cut off, of which there is no half."""
+        epoch = trainer.fit_loop.epoch_loop
+        between = trainer.state.stage == RunningStage.TRAINING and not epoch.batch_progress.is_last_batch
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING and between:
+            trainer.save_checkpoint(self.checkpoint)

@@ -17,6 +17,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from recon3d.data.npz import DataFileError
 from recon3d.data.view_sampling import PlannedSampler, world_size
 from recon3d.structures import ViewBatch
 
@@ -37,13 +38,29 @@ class ResumableLoader(DataLoader[ViewBatch]):
     """
 
     sampler: PlannedSampler
+    source = "NAME"  # of the data, for `recon3d data check`
     _given = 0
 
     def __iter__(self) -> Iterator[ViewBatch]:  # type: ignore[override]
         self._given = self.sampler.skipped
-        for batch in super().__iter__():
-            self._given += 1
-            yield batch
+        # A loader of torch draws a seed in every pass, but one whose workers stay in the first only. Ours draws that
+        # from a generator of its own, and one for every pass here: what methods draw does not depend on workers.
+        torch.empty((), dtype=torch.int64).random_()
+        try:
+            for batch in super().__iter__():
+                self._given += 1
+                yield batch
+        except DataFileError as error:
+            # As it was raised, without the stack of the worker that torch puts before it.
+            told = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+            raise DataFileError(f"{told} `recon3d data check {self.source}` lists every such file.") from error
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error) and "killed by signal" not in str(error):
+                raise
+            raise RuntimeError(
+                f"{error}. A process that loads data was ended, as the system does when memory runs out. Take fewer "
+                "(--data.init_args.num_workers 2), or 0, which loads in the main process."
+            ) from error
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, and batches of it that were given out."""
@@ -119,14 +136,17 @@ class ReconstructionDataModule(LightningDataModule, ABC):
             # clean. It imports the data set's module once, instead of each worker.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([type(dataset).__module__])
-        return ResumableLoader(
+        loader = ResumableLoader(
             dataset,
             self.batch_size_each,
             sampler=sampler,
             drop_last=whole_batches and len(sampler) >= self.batch_size_each,
             num_workers=self.num_workers,
+            generator=torch.Generator(),
             collate_fn=ViewBatch.collate,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=context,
             persistent_workers=self.num_workers > 0,
         )
+        loader.source = str(getattr(self, "root", self.name))
+        return loader
