@@ -17,8 +17,9 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from recon3d.bench import ddp  # noqa: F401  (the strategy `ddp` is ours from here on)
 from recon3d.bench.record import config_hash, result_path
-from recon3d.bench.survival import AtomicCheckpointIO
+from recon3d.bench.survival import AtomicCheckpointIO, FiniteTraining, RandomState
 from recon3d.data.base import ReconstructionDataModule
 from recon3d.evaluation.evaluator import Evaluator
 from recon3d.methods.base import ReconstructionMethod
@@ -103,7 +104,8 @@ class ReconCLI(LightningCLI):
     """LightningCLI for methods and data sets of this project; `recon3d fit`, and what the runner builds a cell with."""
 
     def __init__(self, **kwargs: Any) -> None:
-        defaults: dict[str, Any] = {"callbacks": [RichProgressBar()]} | kwargs.pop("trainer_defaults", {})
+        callbacks = [RichProgressBar(), RandomState(), FiniteTraining()]
+        defaults: dict[str, Any] = {"callbacks": callbacks} | kwargs.pop("trainer_defaults", {})
         super().__init__(
             ReconstructionMethod,
             ReconstructionDataModule,

@@ -8,25 +8,30 @@ lacks a measure of the present protocol is made anew from the trained weights, w
 from __future__ import annotations
 
 import logging
-import os
 import resource
+import signal
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from recon3d.bench.cell import Cell, ReconCLI, data_overrides, own_arguments, resolved_hash
+from recon3d.bench.ddp import NAMES, MethodDDPStrategy
+from recon3d.bench.processes import ProcessError, describe, launcher, run_in_processes
 from recon3d.bench.provenance import provenance
-from recon3d.bench.record import SCHEMA, Cost, Data, Paper, Record, is_finished, load, save
-from recon3d.bench.survival import TrainClock
+from recon3d.bench.record import SCHEMA, Cost, Data, Record, is_finished, load, save
+from recon3d.bench.run_folder import BusyError, alone, check_resumable, check_writable
+from recon3d.bench.run_log import files_of, run_logs
+from recon3d.bench.survival import Stopping, TrainClock
 from recon3d.evaluation.convert import NO_NETWORK
 from recon3d.evaluation.evaluator import Evaluator
 from recon3d.evaluation.picture import comparison_picture
@@ -68,8 +73,23 @@ def run(cell: Cell, force: bool = False) -> Record:
 
 def _run(cell: Cell, force: bool = False, baseline: bool = False) -> Record | None:
     """As `run`; None for a baseline that trains on what the data do not give."""
+    check_writable(cell.record_path.parent)
+    with ExitStack() as held:
+        try:
+            return _run_held(cell, force, baseline, held)
+        except SystemExit as stop:
+            if isinstance(stop, SIGTERMException):
+                status, sign = 128 + signal.SIGTERM, "SIGTERM"
+            elif isinstance(stop.__context__, KeyboardInterrupt):
+                status, sign = 128 + signal.SIGINT, "Ctrl-C"
+            else:
+                raise
+            logger.warning("%s on %s: stopped by %s. The same command goes on.", cell.method, cell.data, sign)
+            raise SystemExit(status) from stop
+
+
+def _run_held(cell: Cell, force: bool, baseline: bool, held: ExitStack) -> Record | None:
     _quiet()
-    clock = TrainClock()
     cli: ReconCLI | None = None
     digest = UNKNOWN_HASH
     try:
@@ -82,26 +102,33 @@ def _run(cell: Cell, force: bool = False, baseline: bool = False) -> Record | No
         if baseline and (lacking := _lacking(cli)):
             logger.info("%s is left out: it trains on %s, which %s lacks.", cell.method, ", ".join(lacking), cell.data)
             return None
+        devices = _devices(cli.trainer)
         folder.mkdir(parents=True, exist_ok=True)
-        if cli.trainer.is_global_zero:
-            resolved = cli.parser.dump(cli.config, skip_none=False)
-            write_whole(folder / "recon3d.yaml", resolved.encode())
-            if force:  # else a kill of this run would go on from the weights of the last one
-                (folder / CHECKPOINT).unlink(missing_ok=True)
-        _send_logs_to(cli.trainer, folder)
-        record = _fit_and_test(cell, cli, clock, folder, digest)
-        if clock.started is None and is_finished(cell.record_path, digest, {}):
-            record = _with_cost_of(load(cell.record_path), record)
+        held.enter_context(alone(folder, wait=baseline))
+        if not force and _is_done(cell, cli, digest):  # by the process that had the folder
+            return load(cell.record_path)
+        resolved = cli.parser.dump(cli.config, skip_none=False)
+        write_whole(folder / "recon3d.yaml", resolved.encode())
+        if force:  # else a kill of this run would go on from the weights of the last one
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        cli.datamodule.prepare_data()
+        if devices > 1:
+            run_in_processes(_take_part, devices, cell, digest)
+            return load(cell.record_path)
+        measured = _measured(cell, cli, digest)
+        assert measured is not None  # the only process
+        record = measured
+    except BusyError:
+        raise
     except Exception as error:
         logger.exception("%s on %s failed.", cell.method, cell.data)
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"in {where.name}, {Path(where.filename).name}:{where.lineno}"
-        record = _failed(cell, cli, f"{type(error).__name__}: {error}\n{place}", digest)
+        record = _failed(cell, cli, str(error) if isinstance(error, ProcessError) else describe(error), digest)
         if cell.record_path.exists() and load(cell.record_path).error is None:
             logger.error("%s of an earlier run is kept.", cell.record_path)
+            _end_logs(cli, record, {})
             return record
-    if cli is None or cli.trainer.is_global_zero:
-        save(record, cell.record_path)
+    save(record, cell.record_path)
+    _end_logs(cli, record, files_of(record, cell.record_path, cell.folder(digest)))
     return record
 
 
@@ -169,12 +196,51 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, digest: str) -> Record:
+def _devices(trainer: Trainer) -> int:
+    """Processes that a run takes, one for each device.
+
+    Raises:
+        ValueError: others than this process are to start them, or start them already.
+    """
+    if (program := launcher()) or trainer.num_nodes > 1:
+        raise ValueError(
+            "bench starts its own processes, on one machine: call it once, with --devices N. Use recon3d fit for "
+            f"several machines and under a launcher, here {program or 'none'} (docs/devices.md)."
+        )
+    if trainer.num_devices > 1 and not isinstance(trainer.strategy, MethodDDPStrategy):
+        raise ValueError(
+            f"bench runs on several devices by one of the strategies {', '.join(NAMES)}, "
+            f"not by {type(trainer.strategy).__name__}."
+        )
+    return trainer.num_devices
+
+
+def _take_part(cell: Cell, digest: str) -> None:
+    """What each process of a run on several devices does; process 0 writes."""
+    _quiet()
+    cli = _built(cell)
+    record = _measured(cell, cli, digest)
+    if record is not None:
+        save(record, cell.record_path)
+        _end_logs(cli, record, files_of(record, cell.record_path, cell.folder(digest)))
+
+
+def _measured(cell: Cell, cli: ReconCLI, digest: str) -> Record | None:
+    """The Record; None in other processes than process 0."""
+    clock, folder = TrainClock(), cell.folder(digest)
+    _send_logs_to(cli.trainer, folder)
+    for log in run_logs(cli.trainer):
+        log.begin(cell, folder, fresh=not (folder / CHECKPOINT).exists())
+    record = _fit_and_test(cell, cli, clock, folder, digest)
+    if record is not None and clock.started is None and is_finished(cell.record_path, digest, {}):
+        record = _with_cost_of(load(cell.record_path), record)
+    return record
+
+
+def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, digest: str) -> Record | None:
     trainer, method, data = cli.trainer, cli.model, cli.datamodule
     checkpoint = folder / CHECKPOINT
-    # First of all: what has no hash fails before it is trained on. Others than process 0 write no Record.
-    if trainer.is_global_zero:
-        data.prepare_data()
+    # First of all: what has no hash fails before it is trained on.
     data_hash = data.data_hash() if trainer.is_global_zero else ""
     if method.needs:
         # One file, rewritten after every epoch.
@@ -186,9 +252,11 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
             save_on_train_epoch_end=True,  # else only after a validation, which may be rare
         )
         # Lightning's own keeper, which it adds where there is none, would write every checkpoint a second time.
-        trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, ModelCheckpoint)] + [clock, keeper]
+        trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, ModelCheckpoint)]
+        trainer.callbacks += [clock, Stopping(checkpoint), keeper]
         resume = str(checkpoint) if checkpoint.exists() else None
         if resume:
+            check_resumable(checkpoint, method)
             logger.info("Going on from %s.", checkpoint)
         trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
         seconds: float | None = clock.seconds
@@ -197,6 +265,8 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
         trainer.strategy.connect(method)
     trainer.save_checkpoint(checkpoint)
     trainer.test(method, datamodule=data, verbose=False, weights_only=True)
+    if not trainer.is_global_zero:
+        return None
     evaluator = _evaluator(trainer)
     device = trainer.strategy.root_device
     batch = next(iter(data.test_dataloader())).to(device)
@@ -220,15 +290,19 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
         provenance=provenance(digest, device, cell.configs),
         error=None,
     )
-    if trainer.is_global_zero:
-        samples = evaluator.samples
-        replace_file(folder / "samples.csv", lambda path: samples.to_csv(path, index=False))
-        if trainer.world_size > 1:  # this process's loader has its share only
-            mine = {name for batch in data.test_dataloader() for name in batch.sample_id}
-            samples = samples[samples["sample_id"].isin(mine)]
-        picture = comparison_picture(method, data.test_dataloader(), samples)
-        replace_file(folder / "picture.png", lambda path: picture.save(path, format="png"))
+    samples = evaluator.samples
+    replace_file(folder / "samples.csv", lambda path: samples.to_csv(path, index=False))
+    if trainer.world_size > 1:  # this process's loader has its share only
+        mine = {name for batch in data.test_dataloader() for name in batch.sample_id}
+        samples = samples[samples["sample_id"].isin(mine)]
+    picture = comparison_picture(method, data.test_dataloader(), samples)
+    replace_file(folder / "picture.png", lambda path: picture.save(path, format="png"))
     return record
+
+
+def _end_logs(cli: ReconCLI | None, record: Record, files: dict[str, Path]) -> None:
+    for log in run_logs(cli.trainer) if cli is not None else ():
+        log.end(record, files)
 
 
 def _failed(cell: Cell, cli: ReconCLI | None, error: str, digest: str) -> Record:
@@ -254,7 +328,7 @@ def _about(method: ReconstructionMethod) -> dict[str, Any]:
     return {
         "input": "RGB + mask" if method.in_channels == 4 else "RGB",
         "supervision": tuple(sorted(method.needs)),
-        "paper": Paper(**asdict(method.paper)) if method.paper else None,
+        "paper": method.paper,
     }
 
 
@@ -313,8 +387,6 @@ def bench(cell: Cell, force: bool = False, baselines: Sequence[str] = BASELINES)
     The baselines take the cell's data, preset and seed, but none of its overrides except those of the data. One that
     trains on what the data do not give is left out, and the log says so.
     """
-    if "wandb" in cell.loggers and not os.environ.get("WANDB_API_KEY"):
-        os.environ.setdefault("WANDB_MODE", "offline")  # without a key wandb would ask for one
     data_only = tuple(data_overrides(cell.overrides))
     floors = [
         _run(replace(cell, method=name, overrides=data_only, loggers=()), baseline=True)
