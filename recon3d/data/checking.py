@@ -1,8 +1,8 @@
 """The data doctor: is a data set complete, sound, and seen through the right cameras?
 
-Behind `recon3d data check NAME_OR_DIR`, for the NMR and the DPC layout, and by `photograph_checks` for those of CUB and
-Pascal3D+. Reads every byte once; what it finds is in a `Report`, and a contact sheet lays the projected ground truth
-over the images, so a wrong camera is seen before training and not after.
+Behind `recon3d data check NAME_OR_DIR`, for the NMR and the DPC layout, by `photograph_checks` for those of CUB and
+Pascal3D+, and by `folder_checks` for one's own pictures. Reads every byte once; what it finds is in a `Report`, and a
+contact sheet lays the projected ground truth over the images, so a wrong camera is seen before training and not after.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from recon3d.data.alignment import contact_sheet
 from recon3d.data.base import resolve_root
 from recon3d.data.description import DESCRIPTION_FILE, fingerprint, read_description
 from recon3d.data.dpc_layout import Catalogue
+from recon3d.data.folder_checks import FOLDER_LEGEND, FolderSplit, check_image_folder, folder_table
+from recon3d.data.folder_layout import is_image_folder
 from recon3d.data.nmr_layout import SPLITS, SYNSETS, Inventory, open_split, scan
 from recon3d.data.npz import DataFileError, first_damaged_member
 from recon3d.data.photograph_checks import check_folder, has_photographs, photograph_table
@@ -44,6 +46,7 @@ class Report:
     hash: str = ""
     splits: list[SplitReport] = field(default_factory=list)
     photographs: list[PhotographReport] = field(default_factory=list)
+    pictures: list[FolderSplit] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     sheet: Image.Image | None = None
@@ -63,7 +66,8 @@ def locate(root_or_name: str | Path) -> Path:
         DataFileError: several folders have the name; give one of them.
     """
     folder = Path(root_or_name) if Path(root_or_name).is_dir() else resolve_root(None, str(root_or_name))
-    if any(folder.glob("*_images.npz")) or dpc_layout.is_dpc_layout(folder) or has_photographs(folder):
+    layouts = (dpc_layout.is_dpc_layout, has_photographs, is_image_folder)
+    if any(folder.glob("*_images.npz")) or any(is_layout(folder) for is_layout in layouts):
         return folder
     home = resolve_root(None, "")
     named = [
@@ -84,7 +88,7 @@ def _stated_name(path: Path) -> str | None:
 
 
 def check(root_or_name: str | Path) -> Report:
-    """Examine a data set in the NMR or the DPC layout, or of photographs in the layout of CUB or Pascal3D+.
+    """Examine a data set in the NMR or the DPC layout, of photographs as CUB and Pascal3D+ are, or one's own pictures.
 
     Args:
         root_or_name: its folder, or the name of a data set below ``$RECON3D_DATA`` or ``./datasets``.
@@ -98,6 +102,9 @@ def check(root_or_name: str | Path) -> Report:
         root = report.root = locate(root_or_name)
         if has_photographs(root):
             _check_photographs(root, report)
+            return report
+        if is_image_folder(root):
+            _check_pictures(root, report)
             return report
         splits = _dpc_splits(root, report) if dpc_layout.is_dpc_layout(root) else _nmr_splits(root, report)
     except DataFileError as error:
@@ -124,6 +131,15 @@ def _check_photographs(root: Path, report: Report) -> None:
     for split in found.splits:
         report.problems += split.problems
         report.warnings += split.warnings
+    if found.rows:
+        report.sheet = contact_sheet(found.rows)
+
+
+def _check_pictures(root: Path, report: Report) -> None:
+    found = check_image_folder(root)
+    report.pictures, report.hash = found.splits, found.hash
+    report.problems += found.problems
+    report.warnings += found.warnings
     if found.rows:
         report.sheet = contact_sheet(found.rows)
 
@@ -202,12 +218,16 @@ def main(target: str, out: Path | None = None) -> int:
         console.print(_table(report))
     if report.photographs:
         console.print(photograph_table(report.photographs, report.name))
+    if report.pictures:
+        console.print(folder_table(report.pictures, report.name))
     if report.sheet is not None:
         out = out or Path(f"{report.name}_contact_sheet.png")
         sheet = report.sheet
         replace_file(out, lambda path: sheet.save(path, format="png"))
         outline = "green: outline of the projected ground truth; it has to follow the object"
-        console.print(f"Contact sheet: {out} ({LEGEND if report.photographs else outline})")
+        console.print(
+            f"Contact sheet: {out} ({FOLDER_LEGEND if report.pictures else LEGEND if report.photographs else outline})"
+        )
     for style, title, lines in (("yellow", "warning", report.warnings), ("red", "problem", report.problems)):
         for line in lines:
             console.print(f"[{style}]{title}[/{style}]: ", end="")

@@ -30,7 +30,7 @@ from PIL.PngImagePlugin import PngInfo
 from recon3d.data.camera_table import CameraTable
 from recon3d.data.cropping import square_crop
 from recon3d.data.folder_layout import LISTED, FolderObject, FolderView, ImageFolder, file_digests
-from recon3d.data.meshes import read_mesh
+from recon3d.data.meshes import ColoredMesh, read_mesh
 from recon3d.data.nmr_layout import VOXEL_RESOLUTION
 from recon3d.data.npz import ArrayFile, DataFileError, locate_array, write_npz
 from recon3d.data.photograph_annotations import Photograph
@@ -244,7 +244,12 @@ def object_square(camera: Camera, size: tuple[int, int], name: str) -> tuple[flo
     return x - side / 2, y - side / 2, side
 
 
-def _make_truth(mesh: Path, target: Path) -> None:
+def read_true_mesh(mesh: Path) -> ColoredMesh:
+    """A mesh in the object frame, as it is.
+
+    Raises:
+        DataFileError: unreadable, or not inside [-0.5, 0.5]^3; says what to do.
+    """
     try:
         shape = read_mesh(mesh)
     except ValueError as error:
@@ -256,6 +261,11 @@ def _make_truth(mesh: Path, target: Path) -> None:
             f"{_numbers(high)}. Subtract {_numbers((low + high) / 2)} and divide by {float((high - low).max()):.4g}; "
             "if there are cameras, do the same to their world."
         )
+    return shape
+
+
+def _make_truth(mesh: Path, target: Path) -> None:
+    shape = read_true_mesh(mesh)
     points, normals, _ = sample_surface(shape.verts, shape.faces, N_POINTS, torch.Generator().manual_seed(0))
     stream = io.BytesIO()
     voxels = voxelize(shape.verts, shape.faces, VOXEL_RESOLUTION)

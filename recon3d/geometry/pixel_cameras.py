@@ -57,6 +57,12 @@ def matrix_cameras(matrices: Tensor, focal: Tensor, center: Tensor, convention: 
     return Camera(R=rotation.transpose(1, 2) * axes, T=matrices[:, :, 3] * axes, focal=focal, center=-center)
 
 
+def camera_matrices(camera: Camera, convention: MatrixConvention) -> Tensor:
+    """World-to-camera matrices (N, 3, 4) of cameras (N,), the inverse of `matrix_cameras`."""
+    axes = camera.T.new_tensor(_AXES[convention])
+    return torch.cat([(camera.R * axes).transpose(1, 2), (camera.T * axes).unsqueeze(2)], dim=2)
+
+
 def pixel_camera(camera: Camera, sizes: Tensor) -> Camera:
     """Pixel cameras of cameras whose NDC spans the longer side of pictures, about their middle.
 

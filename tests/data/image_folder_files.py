@@ -19,8 +19,8 @@ from recon3d.renderers.hard import render_hard
 from recon3d.structures import Camera
 
 WIDTH, HEIGHT = 96, 72
-FOV = 40.0  # of the longer side, degrees
-DISTANCE = 2.2
+FOV = 45.0  # of the longer side, degrees
+DISTANCE = 2.4
 CATEGORIES = ("chair", "car")
 
 
@@ -52,7 +52,7 @@ def save(root: Path, name: str, rgba: np.ndarray, background: int) -> None:
 
 def view_angles(views: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Azimuths and elevations of the views of an object, in degrees."""
-    return 10 + torch.arange(views) * 360.0 / views, 15 + 10.0 * (torch.arange(views) % 3)
+    return 10 + torch.arange(views) * 360.0 / views, 10 + 30.0 * torch.arange(views) / views
 
 
 def write_folder(root: Path, cameras: bool, objects: int = 4, views: int = 6) -> None:
