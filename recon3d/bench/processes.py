@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessExitedException
 
 logger = logging.getLogger(__name__)
 
 GRACE = 10.0  # seconds that the other processes have to end by themselves when one has failed
+LEAVE = 25.0  # seconds that all have after SIGTERM or Ctrl-C: Slurm and Docker kill after 30 and 10 by default
 
 
 class ProcessError(RuntimeError):
@@ -45,11 +51,12 @@ def describe(error: BaseException) -> str:
 def run_in_processes(function: Callable[..., object], n: int, *args: Any) -> None:
     """Call ``function(*args)`` in n new processes, which Lightning takes for those of one distributed run.
 
-    When one fails, the others are ended, at the latest after 2 * `GRACE` seconds. When this process is killed, they end
-    as at Ctrl-C.
+    When one fails, the others are ended, at the latest after 2 * `GRACE` seconds. SIGTERM is passed on to them, and
+    they have `LEAVE` seconds to save what they have; when this process is killed, they end as at Ctrl-C.
 
     Raises:
         ProcessError: a process failed or was killed; the first one to do so is named.
+        SIGTERMException: this process was sent SIGTERM, and the others have ended.
     """
     failures = multiprocessing.get_context("spawn").SimpleQueue()
     level = logging.getLogger("recon3d").getEffectiveLevel()
@@ -58,18 +65,45 @@ def run_in_processes(function: Callable[..., object], n: int, *args: Any) -> Non
     )
     assert processes is not None
     try:
-        while not processes.join(grace_period=GRACE):
-            pass
+        with _forwarded_sigterm(processes.processes):
+            while not processes.join(grace_period=GRACE):
+                pass
     except ProcessExitedException as error:
         rank, reason = error.error_index, error.msg
         if not failures.empty():
             rank, reason = failures.get()
         raise ProcessError(f"process {rank} of {n}: {reason}") from error
+    except KeyboardInterrupt:
+        _leave(processes.processes)
+        sys.exit(1)
     finally:
         for process in processes.processes:
-            process.join(0 if sys.exc_info()[0] is None else GRACE)
             if process.is_alive():
                 process.kill()
+
+
+@contextmanager
+def _forwarded_sigterm(processes: Sequence[BaseProcess]) -> Iterator[None]:
+    """SIGTERM to this process is one to all."""
+
+    def forward(*_: Any) -> None:
+        for process in processes:
+            process.terminate()
+        _leave(processes)
+        raise SIGTERMException
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(processes: Sequence[BaseProcess]) -> None:
+    """Wait for processes that were told to end, `LEAVE` seconds for all."""
+    deadline = time.monotonic() + LEAVE
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
 
 
 def _process(

@@ -30,10 +30,11 @@ def odd_configs(tmp_path_factory, tiny_configs) -> Path:
     shutil.copytree(tiny_configs, configs)
     tiny = yaml.safe_load((configs / "data/tiny.yaml").read_text())
     shutil.copytree(tiny["data"]["init_args"]["root"], root)
-    for path in root.glob("lamp_test_*.npz"):
-        values = dict(np.load(path))
-        np.savez(path, **{name: value[:1] for name, value in values.items()})
-    (root / "lamp_test_ids.txt").write_text("a\n")
+    for split in ("val", "test"):
+        for path in root.glob(f"lamp_{split}_*.npz"):
+            values = dict(np.load(path))
+            np.savez(path, **{name: value[:1] for name, value in values.items()})
+        (root / f"lamp_{split}_ids.txt").write_text("a\n")
     tiny["data"]["init_args"] |= {"root": str(root)}
     (configs / "data/odd.yaml").write_text(yaml.safe_dump(tiny))
     birds = {"class_path": "recon3d.data.synthetic_photographs.SyntheticBirdsDataModule"}
