@@ -8,6 +8,11 @@ The rules:
 - Of each method the configuration (hash) of its newest such run counts; seeds of another configuration are stale.
 - The remaining seeds of a method make one row: mean and sample standard deviation. A measure missing in one seed is
   missing in the row, never averaged over the rest.
+- The interval of a row is from the mean of its seeds' lower ends to the mean of their upper ends: all seeds are scored
+  on the same samples, so averaging them does not make the choice of samples count less. It says what other test samples
+  might have given; the deviation says what other seeds might have. The *spread* of a row, which decides ties, is the
+  interval, widened to mean ± deviation where that goes further.
+- Rows are compared within one supervision group; by a measure of image features, within one feature network as well.
 - Failed runs are listed with their error.
 """
 
@@ -22,6 +27,8 @@ from recon3d.bench.record import Data, MeasureResult, Paper, Record
 
 CATEGORY_MEAN = "mean"  # pseudo-category: every category counts the same, as in the papers' "mean"
 PRIMARY = "voxel_iou"  # orders the rows and is broken down by category; 3D, so that a 2D-only win does not lead
+# Their values hang on the weights of a network, which the note of the result names, up to the first semicolon.
+OF_A_NETWORK = frozenset({"fid", "fid_plain"})
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,9 @@ class Row:
         return [record.measures[measure] for record in self.records if measure in record.measures]
 
     def value(self, measure: str, category: str | None = None) -> tuple[float, float | None] | None:
-        """Mean and sample standard deviation over the seeds (None for one seed); None if a seed has no value.
+        """Mean and sample standard deviation over the seeds (None for one seed).
+
+        None if a seed has no value, or if the seeds' values hang on different networks.
 
         Args:
             measure: name.
@@ -78,14 +87,39 @@ class Row:
         """
         values = [_of_category(record, measure, category) for record in self.records]
         present = [value for value in values if value is not None]
-        if len(present) < len(values):
+        if len(present) < len(values) or len(self.networks(measure)) > 1:
             return None
         return mean(present), stdev(present) if len(present) > 1 else None
 
+    def networks(self, measure: str) -> list[str]:
+        """The networks that the seeds' values of a measure of `OF_A_NETWORK` hang on, sorted; of others none."""
+        notes = [result.note for result in self.results(measure) if result.value is not None]
+        return sorted({(note or "").partition(";")[0] for note in notes}) if measure in OF_A_NETWORK else []
+
+    def interval(self, measure: str) -> tuple[float, float] | None:
+        """Low and high end of the bootstrap interval, each averaged over the seeds; None if a seed has none."""
+        ends = [result.interval for result in self.results(measure)]
+        present = [end for end in ends if end is not None]
+        if self.value(measure) is None or len(present) < len(ends):
+            return None
+        return mean(low for low, _ in present), mean(high for _, high in present)
+
+    def spread(self, measure: str) -> tuple[float, float] | None:
+        """The interval, widened to mean ± standard deviation of the seeds; None without an interval."""
+        value, interval = self.value(measure), self.interval(measure)
+        if value is None or interval is None:
+            return None
+        return min(interval[0], value[0] - (value[1] or 0.0)), max(interval[1], value[0] + (value[1] or 0.0))
+
     def cost(self, name: str) -> float | None:
-        """Mean of a field of Cost over the seeds; None if a seed lacks it."""
+        """A field of Cost; None if a seed lacks it.
+
+        Of several seeds the fastest time (other work on the machine only ever adds to it) and the highest of the rest.
+        """
         values = [getattr(record.cost, name) for record in self.records]
-        return None if None in values else mean(values)
+        if None in values:
+            return None
+        return float((min if name in {"train_s", "ms_per_image"} else max)(values))
 
 
 @dataclass(frozen=True)
@@ -110,9 +144,13 @@ class Standing:
         """Whether any row has a value of a measure."""
         return any(row.value(column.name) is not None for row in self.rows)
 
-    def rivals(self, row: Row) -> list[Row]:
-        """The rows of the same supervision group, with `row`."""
-        return [other for other in self.rows if other.supervision == row.supervision]
+    def rivals(self, row: Row, measure: str) -> list[Row]:
+        """The rows that `row` is compared with by a measure, itself among them; the rule is in the module docstring."""
+        return [
+            other
+            for other in self.rows
+            if other.supervision == row.supervision and other.networks(measure) == row.networks(measure)
+        ]
 
 
 def standings(records: Iterable[Record]) -> list[Standing]:

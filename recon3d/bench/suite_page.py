@@ -1,6 +1,6 @@
 """The page of a suite: its Records as a table of one line per row, in the order of its yaml, and what explains them.
 
-Rows are compared by the rules of `bench.ranking` and printed with the sections of `bench.page`.
+Rows are compared by the rules of `bench.ranking` and printed with the cells of `bench.standing_table`.
 """
 
 from __future__ import annotations
@@ -8,21 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import pandas as pd
 
 from recon3d.bench import markdown, page
-from recon3d.bench.ranking import Row, Standing, standings
+from recon3d.bench.beside import SuiteTable
+from recon3d.bench.ranking import Standing, standings
 from recon3d.bench.record import Record
 from recon3d.bench.reported import Reported
+from recon3d.bench.standing_table import COSTS, Table, TableCell, cost, measure, to_markdown
 from recon3d.bench.suite import Suite, option_text, read, records
 
 Quoted = dict[str, dict[str, str]]  # a paper's cell by name of the row
 
 
-def results(suite: Suite, found: Sequence[Record], quoted: Quoted | None = None) -> tuple[list[str], list[page.Cells]]:
+def results(suite: Suite, found: Sequence[Record], quoted: Quoted | None = None) -> Table:
     """Header and lines of the suite's table: a line per row, also of one not run yet; the paper's figure beside ours.
 
     Args:
@@ -31,21 +32,30 @@ def results(suite: Suite, found: Sequence[Record], quoted: Quoted | None = None)
         quoted: the paper's cell of each row that has one; None leaves the column out.
     """
     standing = _standing(suite, found)
-    _, lines = page.results(standing, standing.columns)
-    first = len(lines[0]) - len(standing.columns) if lines else 0  # the columns before the measures
-    columns: list[tuple[str, dict[str, tuple[str, bool]]]] = []  # title, and cell by row; a row without one has "-"
-    columns.append(("seeds", {row.method: (str(len(row.records)), False) for row in standing.rows}))
-    for measure in suite.measures:
-        at = next((index for index, column in enumerate(standing.columns) if column.name == measure), None)
-        by_row = {
-            row.method: line[first + at] for row, line in zip(standing.rows, lines, strict=True) if at is not None
-        }
-        columns.append((measure if at is None else standing.columns[at].label, by_row))
-        if quoted and suite.reported is not None and measure == suite.reported.measure:
-            columns.append((f"{measure} *reported*", _reported_column(quoted)))
-    columns.append(("step [ms]", {row.method: (_step_ms(row), False) for row in standing.rows}))
-    body = [[(row.label, False), *(by_row.get(row.name, ("-", False)) for _, by_row in columns)] for row in suite.rows]
+    columns: list[tuple[str, dict[str, TableCell]]] = []  # title, and cell by row; a row without one has "-"
+    columns.append(("seeds", {row.method: TableCell(str(len(row.records))) for row in standing.rows}))
+    for name in suite.measures:
+        column = next((column for column in standing.columns if column.name == name), None)
+        by_row = {} if column is None else {row.method: measure(standing, row, column) for row in standing.rows}
+        columns.append((name if column is None else column.label, by_row))
+        if quoted and suite.reported is not None and name == suite.reported.measure:
+            columns.append((f"{name} *reported*", _reported_column(quoted)))
+    _, steps = cost(standing, ["step [ms]"])
+    columns.append(("step [ms]", {name.text: step for name, step in steps}))
+    body = [
+        [TableCell(row.label), *(by_row.get(row.name, TableCell("-")) for _, by_row in columns)] for row in suite.rows
+    ]
     return ["row", *(title for title, _ in columns)], body
+
+
+def beside_paper(path: Path, folder: Path, papers: Reported) -> SuiteTable | None:
+    """What a suite has to say on the page of a paper; None where it repeats no table. Arguments as `suite_page`."""
+    suite = read(path)
+    if suite.reported is None:
+        return None
+    rows = {name: (cell["method"], cell["setting"]) for name, cell in _quoted(suite, papers).items()}
+    key = suite.reported.paper, str(suite.reported.table)
+    return SuiteTable(key, _standing(suite, records(folder, suite)), rows, f"[{suite.title}](../suites/{path.stem}.md)")
 
 
 def suite_page(path: Path, folder: Path, papers: Reported) -> str:
@@ -69,17 +79,16 @@ def suite_page(path: Path, folder: Path, papers: Reported) -> str:
     parts.append(
         f"Data `{suite.data}`, {scored}preset `{suite.preset}`, seeds {', '.join(map(str, suite.seeds))}: mean over "
         "the seeds ± sample standard deviation ([how to read](../README.md#how-to-read)). *step*: time of training, "
-        "with its validations, over its steps; comparable where the runs had the machine to themselves.\n"
+        "with its validations, over its steps, of the fastest seed; comparable where the runs had the machine to "
+        "themselves.\n"
     )
-    parts += ["## Results\n", page.bold_table(*results(suite, found, quoted)), *_about_reported(suite, papers, quoted)]
+    parts += ["## Results\n", to_markdown(*results(suite, found, quoted)), *_about_reported(suite, papers, quoted)]
     parts += ["## Reading\n", suite.reading] if suite.reading else []
     parts += ["## Rows\n", _settings(suite), "## How to run\n", _how_to_run(path.stem)]
     if standing.rows:
-        header, lines = page.cost(standing)
         # One process runs many rows, and its highest memory is not a row's.
-        kept = [index for index, title in enumerate(header) if not title.startswith("peak memory")]
-        lines = [[line[index] for index in kept] for line in lines]
-        parts += ["## Cost\n", page.bold_table(["row", *(header[index] for index in kept[1:])], lines)]
+        header, lines = cost(standing, [name for name in COSTS if not name.startswith("peak memory")])
+        parts += ["## Cost\n", to_markdown(["row", *header[1:]], lines)]
         parts += ["## Runs\n", page.runs(standing)]
     return "\n".join([*parts, *page.left_out(standing)])
 
@@ -95,15 +104,6 @@ def _standing(suite: Suite, found: Sequence[Record]) -> Standing:
     )
     rows = sorted(standing.rows, key=lambda row: names.index(row.method))
     return replace(standing, columns=tuple(columns), rows=tuple(rows))
-
-
-def _step_ms(row: Row) -> str:
-    times = [
-        1e3 * cost.train_s / cost.steps for cost in (run.cost for run in row.records) if cost.train_s and cost.steps
-    ]
-    if len(times) < len(row.records):
-        return "-"
-    return page.number((mean(times), stdev(times) if len(times) > 1 else None), 1)
 
 
 def _quoted(suite: Suite, papers: Reported) -> Quoted:
@@ -128,10 +128,10 @@ def _quoted(suite: Suite, papers: Reported) -> Quoted:
     return found
 
 
-def _reported_column(quoted: Quoted) -> dict[str, tuple[str, bool]]:
+def _reported_column(quoted: Quoted) -> dict[str, TableCell]:
     notes = _footnotes(quoted)
     return {
-        name: (cell["printed"] + (f" ({notes[cell['note']]})" if cell["note"] else ""), False)
+        name: TableCell(cell["printed"] + (f" ({notes[cell['note']]})" if cell["note"] else ""))
         for name, cell in quoted.items()
     }
 

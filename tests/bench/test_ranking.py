@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from recon3d.bench.ranking import CATEGORY_MEAN, standings
@@ -21,6 +23,7 @@ def test_seeds_are_averaged_with_the_sample_deviation(run: Make) -> None:
     assert row.value("voxel_iou", CATEGORY_MEAN) == pytest.approx((0.5, 0.05))
     assert row.value("voxel_iou", "table") is None
     assert row.cost("train_s") == 360.0
+    assert row.interval("voxel_iou") == pytest.approx((0.45, 0.55))
 
 
 def test_one_seed_has_no_deviation_and_a_missing_seed_no_mean(run: Make) -> None:
@@ -60,7 +63,7 @@ def test_rows_are_ordered_best_first_within_their_supervision(run: Make) -> None
     ]
     (standing,) = standings(records)
     assert [row.method for row in standing.rows] == ["better", "worse", "missing", "best_of_all"]
-    assert [row.method for row in standing.rivals(standing.rows[0])] == ["better", "worse", "missing"]
+    assert [row.method for row in standing.rivals(standing.rows[0], "voxel_iou")] == ["better", "worse", "missing"]
 
 
 def test_a_lower_is_better_primary_measure_orders_upwards(run: Make) -> None:
@@ -139,3 +142,53 @@ def test_where_nobody_has_the_primary_measure_the_first_that_somebody_has_orders
     assert [row.method for row in standing.rows] == ["b", "a"]
     (standing,) = standings([run(method="a", iou=None, chamfer=None)])
     assert standing.primary is not None and standing.primary.name == "voxel_iou"
+
+
+def with_interval(record: Record, low: float, high: float) -> Record:
+    iou = replace(record.measures["voxel_iou"], interval=(low, high))
+    return replace(record, measures={**record.measures, "voxel_iou": iou})
+
+
+def test_the_interval_of_several_seeds_averages_their_ends(run: Make) -> None:
+    seeds = [(0.50, 0.48, 0.53), (0.60, 0.56, 0.62), (0.58, 0.55, 0.65)]
+    records = [with_interval(run(seed=k, iou=iou), low, high) for k, (iou, low, high) in enumerate(seeds)]
+    (standing,) = standings(records)
+    (row,) = standing.rows
+    _, lows, highs = np.array(seeds).T
+    assert row.interval("voxel_iou") == pytest.approx((lows.mean(), highs.mean()))
+    # The seeds differ more than the samples: (0.53, 0.60) against 0.56 -+ 0.0529.
+    mean, sd = np.mean([0.5, 0.6, 0.58]), np.std([0.5, 0.6, 0.58], ddof=1)
+    assert row.spread("voxel_iou") == pytest.approx((mean - sd, mean + sd))
+    wide = [with_interval(run(seed=k, iou=iou), 0.1, 0.9) for k, (iou, _, _) in enumerate(seeds)]
+    assert standings(wide)[0].rows[0].spread("voxel_iou") == pytest.approx((0.1, 0.9))
+    assert row.interval("chamfer") is None and row.spread("chamfer") is None and row.interval("nothing") is None
+
+
+def test_a_seed_without_an_interval_leaves_none(run: Make) -> None:
+    bare = run(seed=1)
+    iou = replace(bare.measures["voxel_iou"], interval=None)
+    (standing,) = standings([run(), replace(bare, measures={**bare.measures, "voxel_iou": iou})])
+    assert standing.rows[0].interval("voxel_iou") is None and standing.rows[0].spread("voxel_iou") is None
+
+
+def test_of_several_seeds_the_fastest_time_and_the_highest_memory_count(run: Make) -> None:
+    slow = replace(run().cost, train_s=720.0, ms_per_image=2.5, peak_mem_mib=1000.0)
+    (standing,) = standings([run(seed=0), run(seed=1, cost=slow)])
+    (row,) = standing.rows
+    found = {name: row.cost(name) for name in ("train_s", "ms_per_image", "peak_mem_mib", "params", "steps")}
+    assert found == {"train_s": 360.0, "ms_per_image": 2.5, "peak_mem_mib": 1000.0, "params": 1e6, "steps": 600.0}
+
+
+def test_values_of_another_network_are_no_rivals(run: Make) -> None:
+    def with_fid(note: str | None, **changes: Any) -> Record:
+        record = run(**changes)
+        fid = replace(record.measures["chamfer"], value=None if note is None else 3.0, note=note)
+        return replace(record, measures={**record.measures, "fid": fid}, measure_order=(*record.measure_order, "fid"))
+
+    records = [with_fid(f"net {k}; more", method=m) for m, k in (("a", 1), ("b", 2), ("c", 1))]
+    (standing,) = standings([*records, with_fid(None, method="d")])
+    a, *_, d = sorted(standing.rows, key=lambda row: row.method)
+    assert [row.method for row in standing.rivals(a, "fid")] == ["a", "c"] and a.networks("fid") == ["net 1"]
+    assert len(standing.rivals(a, "chamfer")) == 4 and a.networks("chamfer") == d.networks("fid") == []
+    (standing,) = standings([with_fid("net 1", seed=0), with_fid("net 2", seed=1)])
+    assert standing.rows[0].value("fid") is None and standing.rows[0].networks("fid") == ["net 1", "net 2"]

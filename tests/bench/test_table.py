@@ -32,18 +32,17 @@ def folder(tmp_path: Path, run: Make, put: Put) -> Path:
 
 def test_pages_are_one_per_data_and_preset_without_smoke(folder: Path) -> None:
     pages = table.render_all(folder)
-    names = ["README.md", "leaderboard/README.md", "leaderboard/cub-paper.md", "leaderboard/reported.md"]
-    assert sorted(path.relative_to(folder.parent).as_posix() for path in pages) == [
-        *names,
-        "leaderboard/synthetic-quick.md",
-    ]
+    names = ["README.md", "cub-paper.md", "reported.md", "synthetic-quick.md"]
+    keys = ["kato2018nmr", "lin2021adaptive", "liu2019softras", "zubic2021effective"]
+    expected = [*(f"leaderboard/{name}" for name in names), *(f"leaderboard/papers/{key}.md" for key in keys)]
+    assert {path.relative_to(folder.parent).as_posix() for path in pages} == {"README.md", *expected}
     assert not any("0.123" in text or "smoke.md" in text for text in pages.values())
     assert "0.456" not in pages[folder / "synthetic-quick.md"]
     for path, text in pages.items():
         assert text.startswith(markdown.GENERATED) or path == folder.parent / "README.md"
     index = pages[folder / "README.md"]
-    assert "| [synthetic, quick](synthetic-quick.md) | softras | 1 | 0 | 0 | 2026-01-02 |" in index
-    assert "(reported.md)" in index
+    assert "| [synthetic, quick](synthetic-quick.md) | voxel_iou" in index and "| 1 | 1 | 0 | 0 | 2026-01-02 |" in index
+    assert all(f"({name})" in index for name in ("reported.md", *(f"papers/{key}.md" for key in keys)))
 
 
 def test_the_repository_readme_has_the_short_tables(folder: Path) -> None:
@@ -77,9 +76,11 @@ def test_check_finds_missing_edited_and_orphaned_pages(folder: Path) -> None:
     assert table.check(folder) == []
     shutil.rmtree(folder / "results" / "cub")
     (folder / "notes.md").write_text("written by hand\n")
-    assert table.check(folder) == [folder / "README.md", folder / "cub-paper.md"]
+    orphan = folder / "papers" / "nobody2020.md"
+    orphan.write_text(markdown.GENERATED)
+    assert table.check(folder) == [folder / "README.md", folder / "cub-paper.md", orphan]
     table.write_all(folder)
-    assert not (folder / "cub-paper.md").exists()
+    assert not (folder / "cub-paper.md").exists() and not orphan.exists()
     assert (folder / "notes.md").exists()
     assert table.check(folder) == []
 
@@ -92,15 +93,17 @@ def test_a_suite_has_a_page_that_follows_its_yaml_and_its_records(folder: Path, 
     assert table.check(folder).count(page) == 1
     table.write_all(folder)
     assert table.check(folder) == []
-    assert "Suite: [Ablation of the Effective Loss](suites/steps.md).\n" in (folder / "README.md").read_text()
+    assert "- [Ablation of the Effective Loss](suites/steps.md)\n" in (folder / "README.md").read_text()
+    paper = folder / "papers" / "zubic2021effective.md"
     main = (folder / "synthetic-quick.md").read_text()
     path = folder / "suites" / "steps" / "full" / "synthetic" / "quick" / "effective_loss--seed0.json"
     save(run(method="effective_loss", chamfer=1.23), path)
-    assert table.check(folder) == [page]
+    assert set(table.check(folder)) == {page, paper, folder / "README.md"}
     table.write_all(folder)
     assert "1.23" in page.read_text() and (folder / "synthetic-quick.md").read_text() == main
+    assert "1.23" in paper.read_text()  # Table 6
     source.unlink()
-    assert table.check(folder) == [folder / "README.md", page]
+    assert set(table.check(folder)) == {folder / "README.md", page, paper}
     table.write_all(folder)
     assert not page.exists() and path.exists()
 
