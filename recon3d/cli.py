@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         logging.getLogger("recon3d").error("error: %s", error)
         return 1
+    except KeyboardInterrupt:
+        logging.getLogger("recon3d").error("stopped by Ctrl-C")
+        return 128 + signal.SIGINT
 
 
 def _set_up_logging() -> None:
