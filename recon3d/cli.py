@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from recon3d import commands
@@ -76,10 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--preset", default="quick", help="stem of configs/presets/<preset>.yaml")
     bench.add_argument("--seed", type=int, default=0)
     bench.add_argument("--devices", default="1", help="number of devices")
-    bench.add_argument("--wandb", action="store_true", help="log to W&B too (offline without a key)")
+    _add_logger_options(bench)
     bench.add_argument("--force", action="store_true", help="run again what is finished")
+    bench.add_argument("--alone", action="store_true", help="without the baselines and the table")
     bench.add_argument("--configs", type=Path, default=Path("configs"))
     bench.add_argument("--leaderboard", type=Path, default=Path("leaderboard"))
+    bench.add_argument("--results", type=Path, help="folder of the Records (default: the leaderboard's)")
     bench.add_argument("--runs", type=Path, default=Path("runs"))
     bench.epilog = (
         "Further arguments go to LightningCLI, such as --trainer.max_epochs 2 or --model.init_args.lr 1e-3; the Record "
@@ -88,11 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=commands.bench)
 
     suite = subparsers.add_parser(
-        "suite", help="run what is not finished of a suite: rows times seeds", allow_abbrev=False
+        "suite", help="run what is not finished of a suite: methods or rows, data sets, seeds", allow_abbrev=False
     )
     suite.add_argument("name", help="stem of benchmarks/suites/<name>.yaml")
-    suite.add_argument("--rows", nargs="+", metavar="ROW", help="names of rows; default: all")
+    suite.add_argument("--rows", nargs="+", metavar="ROW", help="of an experiment: names of rows; default: all")
+    suite.add_argument("--methods", nargs="+", metavar="METHOD", help="of a grid: some of its methods; default: all")
+    suite.add_argument("--data", nargs="+", metavar="DATA", help="of a grid: some of its data sets; default: all")
     suite.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="some of the suite's; default: all")
+    suite.add_argument("--devices", default="1", help="of a grid: number of devices of every run")
+    _add_logger_options(suite, "of a grid: ")
     suite.add_argument("--force", action="store_true", help="run again what is finished")
     suite.add_argument("--configs", type=Path, default=Path("configs"))
     suite.add_argument("--leaderboard", type=Path, default=Path("leaderboard"), help="benchmarks/ is beside it")
@@ -178,6 +185,13 @@ def _parser() -> argparse.ArgumentParser:
     kernels = subparsers.add_parser("kernels", help="which kernels and backends there are")
     kernels.set_defaults(run=commands.kernels)
     return parser
+
+
+def _add_logger_options(parser: argparse.ArgumentParser, scope: str = "") -> None:
+    """`logger`: a list of names, in the order given."""
+    add = partial(parser.add_argument, dest="logger", default=[])
+    add("--logger", nargs="+", action="extend", metavar="NAME", help=f"{scope}stems of configs/logger/<name>.yaml")
+    add("--wandb", action="append_const", const="wandb", help=f"{scope}--logger wandb (offline without a key)")
 
 
 def _add_edit_options(parser: argparse.ArgumentParser, steps: int, lr_vertices: float, lr_textures: float) -> None:

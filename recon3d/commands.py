@@ -11,6 +11,8 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from recon3d.apps.editing.command import Request
 
 
@@ -24,8 +26,8 @@ def bench(options: argparse.Namespace) -> int:
     from recon3d.bench.runner import bench
     from recon3d.bench.table import terminal_table
 
-    results = options.leaderboard / "results"
-    if options.overrides:
+    results = options.results or options.leaderboard / "results"
+    if options.overrides and options.results is None:
         # A run with other numbers than the configs is not evidence of the cell, so it stays out of the leaderboard.
         results = (
             options.runs / f"with-{hashlib.sha256(' '.join(options.overrides).encode()).hexdigest()[:8]}" / "results"
@@ -36,14 +38,15 @@ def bench(options: argparse.Namespace) -> int:
         preset=options.preset,
         seed=options.seed,
         overrides=("--trainer.devices", options.devices, *options.overrides),
-        loggers=("wandb",) if options.wandb else (),
+        loggers=tuple(dict.fromkeys(options.logger)),
         configs=options.configs,
         results=results,
         runs=options.runs,
     )
-    records = bench(cell, force=options.force)
+    records = bench(cell, options.force, baselines=()) if options.alone else bench(cell, options.force)
     console = Console()
-    console.print(terminal_table(load_all(cell.results / cell.data / cell.preset)))
+    if not options.alone:
+        console.print(terminal_table(load_all(cell.results / cell.data / cell.preset)))
     console.print(f"Record: {cell.record_path}", soft_wrap=True)
     if not records[-1].error:
         picture = cell.folder(records[-1].provenance.config_hash) / "picture.png"
@@ -55,16 +58,67 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def suite(options: argparse.Namespace) -> int:
-    """Run what is not finished of a suite, show its table."""
+    """Run what is not finished of a suite, show what came out."""
+    from recon3d.bench.suite import SUITES, is_grid
+
+    path = options.leaderboard.parent / SUITES / f"{options.name}.yaml"
+    grid = is_grid(path)
+    foreign = ("rows",) if grid else ("methods", "data", "logger")
+    if wrong := [f"--{name}" for name in foreign if getattr(options, name, None)]:
+        raise ValueError(f"{path} is {'a grid' if grid else 'an experiment'} and has no {', '.join(wrong)}.")
+    return _grid(options, path) if grid else _experiment(options, path)
+
+
+def _grid(options: argparse.Namespace, path: Path) -> int:
+    """Run what is not finished of a grid, render the pages, say what became of every cell."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from recon3d.bench.suite import SUITES, read, records
+    from recon3d.bench.grid_runner import cells, run_grid
+    from recon3d.bench.standing_table import duration
+    from recon3d.bench.suite import read_grid
+    from recon3d.bench.table import HIDDEN_PRESETS, write_all
+
+    grid = read_grid(path)
+    chosen = cells(
+        grid,
+        options.leaderboard,
+        options.runs,
+        options.configs,
+        options.methods,
+        options.data,
+        options.seeds,
+        ("--trainer.devices", options.devices),
+        tuple(dict.fromkeys(options.logger)),
+    )
+    outcomes = run_grid(chosen, options.force)
+    if grid.preset not in HIDDEN_PRESETS:
+        write_all(options.leaderboard)
+    counts = {state: sum(one.state == state for one in outcomes) for state in ("done", "finished", "failed")}
+    table = Table(title=grid.title, caption=", ".join(f"{count} {state}" for state, count in counts.items()))
+    for title in ("data", "method", "seed", "outcome", "time", "error"):
+        table.add_column(title)
+    for one in outcomes:
+        style = "red" if one.state == "failed" else ""
+        time = duration(one.seconds) if one.state != "finished" else ""
+        texts = (one.cell.data, one.cell.method, str(one.cell.seed), one.state, time, one.error)
+        table.add_row(*(Text(text, style=style) for text in texts))
+    Console().print(table)
+    return 1 if counts["failed"] else 0
+
+
+def _experiment(options: argparse.Namespace, path: Path) -> int:
+    """Run what is not finished of rows times seeds, show their table."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from recon3d.bench.suite import read, records
     from recon3d.bench.suite_page import results
     from recon3d.bench.suite_runner import run_suite
 
-    suite = read(options.leaderboard.parent / SUITES / f"{options.name}.yaml")
+    suite = read(path)
     folder, runs = options.leaderboard / "suites" / options.name, options.runs / "suites" / options.name
     done = run_suite(suite, folder, runs, options.configs, options.rows, options.seeds, options.force)
     header, lines = results(suite, records(folder, suite))

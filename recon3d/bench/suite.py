@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -182,6 +183,16 @@ def _parsed(kind: type, parts: dict[str, type], path: Path) -> Any:
     except (ArgumentError, TypeError, ValueError) as error:
         keys = "; ".join(f"{what} has the keys {', '.join(part.__dataclass_fields__)}" for what, part in parts.items())
         raise ValueError(f"{path}: {error}\nExpected: {keys}.") from error
+
+
+def known(what: str, asked: Iterable[Any], names: Sequence[Any]) -> None:
+    """Refuse parts that a suite does not have.
+
+    Raises:
+        ValueError: some of `asked` are not among `names`; the message has both.
+    """
+    if unknown := [one for one in asked if one not in names]:
+        raise ValueError(f"{what}: expected some of {', '.join(map(str, names))}, got {', '.join(map(str, unknown))}.")
 
 
 def option_text(value: Any) -> str:

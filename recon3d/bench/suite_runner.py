@@ -6,15 +6,14 @@ Seeds come outermost, so that a suite that is stopped half-way has a whole table
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from recon3d.bench import runner
 from recon3d.bench.cell import Cell, ReconCLI, own_arguments, resolved_hash
 from recon3d.bench.record import Record, load
-from recon3d.bench.suite import Suite, SuiteRow, option_text
+from recon3d.bench.suite import Suite, SuiteRow, known, option_text
 from recon3d.evaluation.protocol import PROTOCOL
 
 logger = logging.getLogger(__name__)
@@ -71,9 +70,9 @@ def run_suite(
             a damaged Record.
     """
     names = [row.name for row in suite.rows]
-    _known("measures", suite.measures, [measure.name for measure in PROTOCOL])
-    _known("rows", rows or (), names)
-    _known("seeds", seeds or (), suite.seeds)
+    known("measures", suite.measures, [measure.name for measure in PROTOCOL])
+    known("rows", rows or (), names)
+    known("seeds", seeds or (), suite.seeds)
     cells = {
         (row.name, seed): cell(suite, row, seed, folder, runs, configs)
         for seed, row in product(suite.seeds, suite.rows)
@@ -105,8 +104,3 @@ def _checked_hash(this: Cell, name: str) -> str:
             return resolved_hash(_Parsed(args=this.arguments(), run=False, save_config_callback=None))
     except SystemExit as error:  # the parser has said on standard error what it refuses
         raise ValueError(f"row {name}: LightningCLI refuses {' '.join(this.overrides)}, see above.") from error
-
-
-def _known(what: str, asked: Iterable[Any], known: Sequence[Any]) -> None:
-    if unknown := [one for one in asked if one not in known]:
-        raise ValueError(f"{what}: expected some of {', '.join(map(str, known))}, got {', '.join(map(str, unknown))}.")

@@ -100,7 +100,7 @@ def test_records_are_those_of_the_suite_under_the_names_of_its_rows(tmp_path, ru
     assert [(record.method, record.seed) for record in found] == [("plain", 1), ("slow", 0)]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / suite.SUITES).glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", suite.experiments(ROOT / suite.SUITES), ids=lambda path: path.stem)
 def test_every_suite_of_the_repository_is_read_and_says_what_it_is(path):
     read = suite.read(path)
     assert path.read_text().startswith("# ") and read.about
@@ -116,3 +116,35 @@ def test_the_ablation_has_the_columns_of_table_6_and_the_presets():
     assert {one.method for one in read.rows} == {"effective_loss", "effective_loss-literal", "effective_loss-drwr"}
     assert read.seeds == [0, 1, 2] and read.measures[0] == "chamfer"
     assert all(read.options(one)["data.init_args.categories"] == ["airplane"] for one in read.rows)
+
+
+def test_the_grids_of_the_repository_name_what_there_is():
+    grids = [path for path in (ROOT / suite.SUITES).glob("*.yaml") if suite.is_grid(path)]
+    assert {path.stem for path in grids} == {"quick", "smoke"}
+    methods = {path.stem for folder in ("methods", "variants") for path in (ROOT / "configs" / folder).glob("*.yaml")}
+    for path in grids:
+        grid = suite.read_grid(path)
+        assert path.read_text().startswith("# ") and (ROOT / f"configs/presets/{grid.preset}.yaml").is_file()
+        assert all((ROOT / f"configs/data/{name}.yaml").is_file() for name in grid.grid)
+        named = {name for names in grid.grid.values() for name in names}
+        # Nothing rots unseen: every method is in both.
+        assert {path.stem for path in (ROOT / "configs/methods").glob("*.yaml")} <= named <= methods
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, "seeds: expected at least one"),
+        ({"seeds": [0, -1]}, "seeds: expected 0 or more"),
+        ({"grid": {}}, "grid: expected at least one"),
+        ({"grid": {"synthetic": ["softras", "softras"]}}, "synthetic: expected at least one, each once"),
+        ({"grid": {"synthetic": "softras"}}, "grid"),
+        ({"sedes": [1]}, "sedes"),
+    ],
+)
+def test_a_grid_is_refused_by_key(tmp_path, changes, message):
+    content = {"title": "T", "preset": "tiny", "seeds": [0], "grid": {"synthetic": ["softras"]}}
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    with pytest.raises(ValueError, match=message):
+        suite.read_grid(path)
