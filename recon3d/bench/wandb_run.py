@@ -14,6 +14,7 @@ import wandb
 import yaml
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from wandb.sdk.lib.wbauth import authenticate_session
 
 from recon3d.bench.cell import Cell
 from recon3d.bench.record import Record
@@ -58,7 +59,7 @@ class RunLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The run on W&B, begun when it is first asked for."""
-        if self._experiment is None and "mode" not in self._wandb_init and _needs_key() and not _has_key():
+        if self._experiment is None and "mode" not in self._wandb_init and _needs_key() and not has_key():
             self._wandb_init["mode"] = "offline"
         return super().experiment
 
@@ -120,5 +121,7 @@ def _needs_key() -> bool:
     return "WANDB_MODE" not in os.environ and wandb.setup().settings.mode == "online"
 
 
-def _has_key() -> bool:
-    return wandb.login(prompt=False, verify=False)
+def has_key() -> bool:
+    """Whether W&B finds a key by itself; asks neither the user nor the server (`wandb.login` would ask that one)."""
+    host = wandb.setup().settings.base_url
+    return authenticate_session(host=host, source="recon3d", prompt=False, update_session=False) is not None
