@@ -7,7 +7,6 @@ in which order depends on the weights. Nothing here runs SCOPS.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def read_part_map(path: Path, picture: tuple[int, int], box: Box) -> tuple[Tenso
         content = np.load(path, allow_pickle=False)
         covered = None if isinstance(content, np.ndarray) else np.asarray(content["box"], np.float64)
         parts = content if isinstance(content, np.ndarray) else content["parts"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what a damaged archive stumbles on: zlib.error, NotImplementedError, TokenError, ...
         raise DataFileError(f"{path}: expected an .npy, or an .npz with 'parts' and 'box' ({error}).") from error
     if parts.ndim != 3 or parts.dtype.kind != "f" or parts.shape[2] < 2:
         raise DataFileError(f"{path}: expected floats (h, w, C), C at least 2, got {parts.dtype} {parts.shape}.")
