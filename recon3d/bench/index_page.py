@@ -32,10 +32,10 @@ HOW_TO_READ = """\
   (so it counts objects), `chamfer` the mean over all; `chamfer_diagonal` scales prediction and ground truth to a box of
   diagonal 1; `surface_iou` and `filled_iou` compare the cells of a 32³ grid that hold a point, before and after filling
   cavities: they depend on the number of points and are not `voxel_iou`, which compares solids.
-- *As images*, where a method gives a texture: `mask_iou_soft` compares the coverage of pixels, `mask_iou` masks of 0 or
-  1. `ssim` compares the textured prediction, unlit, with the input image; both lie on black, which agrees and lifts it,
-  so `ssim_inside` is the mean inside the true mask. `fid` compares the features of both sets in the network that its
-  note names; where a column has values of several networks, a number in brackets says of which one a value is, and only
+- *As images*, where a method gives a texture: `mask_iou_soft` compares the coverage of pixels, `mask_iou` binary masks.
+  `ssim` compares the textured prediction, unlit, with the input image; both lie on black, which agrees and lifts it, so
+  `ssim_inside` is the mean inside the true mask. `fid` compares the features of both sets in the network that its note
+  names; where a column has values of several networks, a number in brackets says of which one a value is, and only
   values of the same one are compared. `_plain` is the texture without what a method adds for the sake of training.
 - *Key points*: the share that lands within 0.1 of the object's size when carried from one image to another, through the
   texture flow or through shape and camera. It counts pairs of images.
@@ -143,6 +143,6 @@ def _papers(papers: Reported, beside: Beside, runs: Runs) -> str:
         "rows that are methods here",
         "run on the same data",
         "on similar data only",
-        "not run",
+        "without a run",
     ]
     return markdown.table(header, rows)

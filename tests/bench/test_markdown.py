@@ -30,6 +30,12 @@ def test_missing_or_doubled_markers_are_refused(text: str) -> None:
 
 def test_cells_cannot_break_the_table() -> None:
     text = markdown.table(["a", "b"], [["x|y", "one\n  two"]])
-    assert text == "| a | b |\n| :-- | --: |\n| x\\|y | one two |\n"
+    assert text == "| a | b |\n| :-- | :-- |\n| x\\|y | one two |\n"
     with pytest.raises(ValueError, match="expected 2 cells"):
         markdown.table(["a", "b"], [["x"]])
+
+
+def test_columns_of_figures_are_right_aligned() -> None:
+    rows = [["1", "**0.5** (1)", "-0.1", "2 points", "12"], ["2", "n/a", "-", "", "- cars"], ["3", "", "+1", "3", "7"]]
+    assert markdown.table(list("abcde"), rows).splitlines()[1] == "| :-- | --: | --: | --: | :-- |"
+    assert markdown.table(["a", "b"], [["1", "2"], ["2", "cars"]]).splitlines()[1] == "| :-- | :-- |"
