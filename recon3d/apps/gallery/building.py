@@ -22,7 +22,7 @@ from recon3d.apps.gallery.runs import Run, RunSet
 from recon3d.apps.gallery.views import rgba_picture, shared_orbit, view_scale
 from recon3d.data.base import ReconstructionDataModule
 from recon3d.methods.loading import load_method
-from recon3d.structures import ViewBatch
+from recon3d.structures import Camera, ViewBatch
 
 logger = logging.getLogger(__name__)
 
@@ -53,25 +53,25 @@ def build_set(run_set: RunSet, folder: Path, n_samples: int, done: Callable[[str
     folders = {name: f"{number:04d}" for number, name in enumerate(names)}
     results: dict[str, dict[str, Any]] = {name: {} for name in names}
     truths: dict[str, dict[str, Any]] = {name: {} for name in names}
-    views: dict[str, dict[str, Model]] = {name: {} for name in names}
+    cameras: dict[str, dict[str, Camera]] = {name: {} for name in names}
     for name, batch in batches.items():
         place = folder / folders[name]
         place.mkdir(parents=True)
         rgba_picture(batch.images[0, 0]).save(place / "input.png")
         rgba_picture(batch.masks[0, 0]).save(place / "mask.png")
         for kind, true in true_models(batch).items():
-            views[name][TRUTH + kind] = true
+            cameras[name][TRUTH + kind] = true.view.camera
             truths[name][TRUTH + kind] = _write(true, place, f"{folder.name}/{place.name}", TRUTH + kind)
     for run in run_set.runs:
         for name, model, error in _reconstructed(run, batches):
             place = folder / folders[name]
             entry: dict[str, Any] = {"error": error}
             if model is not None:
-                views[name][run.method] = model
+                cameras[name][run.method] = model.view.camera
                 entry |= _write(model, place, f"{folder.name}/{place.name}", run.method)
             results[name][run.method] = entry | {"scores": tables.scores(scores[run.method], name)}
         done(run.method)
-    orbits = {name: _place(models, truths[name] | results[name]) for name, models in views.items()}
+    orbits = {name: _place(seen, truths[name] | results[name]) for name, seen in cameras.items()}
     samples = [
         {
             "id": row.sample_id,
@@ -94,9 +94,12 @@ def _chosen(data: ReconstructionDataModule, names: list[str]) -> dict[str, ViewB
     for batch in data.test_dataloader():
         for index, name in enumerate(batch.sample_id):
             if name in wanted:
-                values: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(ViewBatch)}
-                one = slice(index, index + 1)
-                found[name] = ViewBatch(**{key: None if value is None else value[one] for key, value in values.items()})
+                one: dict[str, Any] = {
+                    field.name: value[index : index + 1]
+                    for field in fields(ViewBatch)
+                    if (value := getattr(batch, field.name)) is not None
+                }
+                found[name] = ViewBatch(**one)
     return {name: found[name] for name in names if name in found}
 
 
@@ -135,12 +138,12 @@ def _write(model: Model, place: Path, prefix: str, name: str) -> dict[str, Any]:
     }
 
 
-def _place(models: dict[str, Model], entries: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+def _place(cameras: dict[str, Camera], entries: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     """Give each model the orientation with which all of a sample share an orbit; the orbit, None without models."""
-    if not models:
+    if not cameras:
         return None
-    orbit = shared_orbit([model.view.camera for model in models.values()])
-    for name, orientation in zip(models, orbit.orientations, strict=True):
+    orbit = shared_orbit(list(cameras.values()))
+    for name, orientation in zip(cameras, orbit.orientations, strict=True):
         entries[name]["orientation"] = [round(angle, 3) for angle in orientation]
     return {"polar": round(orbit.polar, 3), "field": round(orbit.field_of_view, 3)}
 

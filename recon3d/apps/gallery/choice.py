@@ -35,8 +35,8 @@ class Choice(NamedTuple):
             return f"All {self.total} test samples."
         return (
             f"{len(self.samples)} of {self.total} test samples, the same for all methods and not picked by hand: "
-            f"spread evenly over the categories; of each category the worst and the best by {self.measure} (averaged over "
-            f"the {n_methods} methods shown), the median from three samples on, and evenly spaced ranks between them."
+            f"spread evenly over the categories; of each category the worst and the best by {self.measure}, averaged "
+            f"over the {n_methods} methods shown, from three samples on the median, and evenly spaced ranks between."
         )
 
 

@@ -43,7 +43,9 @@ class Run:
 
     def samples(self) -> pd.DataFrame:
         """`sample_id`, `category` and a column per measure."""
-        return pd.read_csv(self.folder / "samples.csv", dtype={"sample_id": str, "category": str}, keep_default_na=True)
+        # Only an empty cell is missing: a sample may be called NA.
+        text = {"sample_id": str, "category": str}
+        return pd.read_csv(self.folder / "samples.csv", dtype=text, keep_default_na=False, na_values=[""])
 
     def data_module(self) -> ReconstructionDataModule:
         """The data that the run was tested on, ready to load in this process.

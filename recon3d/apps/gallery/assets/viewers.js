@@ -3,7 +3,6 @@
 
 recon3dGallery.viewers = (() => {
   const { el, load, loadScript } = recon3dGallery;
-  const MARGIN = 1.08; // around the input view
   let component = null;
 
   const supported = () => {
@@ -30,7 +29,8 @@ recon3dGallery.viewers = (() => {
   /** The viewers of one sample; `close` frees what they hold. */
   function open(orbit) {
     const viewers = [], urls = [];
-    const far = MARGIN / Math.tan((orbit.field / 2) * (Math.PI / 180));
+    // The height of the input image is 2 units of the viewer, see `scale`.
+    const far = 1 / Math.tan((orbit.field / 2) * (Math.PI / 180));
     let together = true, zoom = 1, last = Promise.resolve();
     const distance = () => `${far / zoom}m`;
     const start = () => `0deg ${orbit.polar}deg ${distance()}`;
@@ -65,7 +65,7 @@ recon3dGallery.viewers = (() => {
         "field-of-view": field, "min-field-of-view": field, "max-field-of-view": field,
         "camera-target": "0m 0m 0m", orientation: model.orientation.map((angle) => `${angle}deg`).join(" "),
         scale: `${model.scale} ${model.scale} ${model.scale}`, "interpolation-decay": 60, "shadow-intensity": 0,
-        "environment-image": "legacy", exposure: model.texture ? 1 : 0.7, "tone-mapping": "neutral", loading: "eager",
+        "environment-image": "legacy", exposure: model.texture ? 1 : 0.6, "tone-mapping": "neutral", loading: "eager",
         load: () => {
           if (together && first?.loaded) follow(first, [viewer]);
           stage.classList.add("ready");
