@@ -126,7 +126,7 @@ def _experiment(options: argparse.Namespace, path: Path) -> int:
     for title in header:
         table.add_column(Text(title))
     for line in lines:
-        table.add_row(*(Text(text, style="bold" if best else "") for text, best in line))
+        table.add_row(*(Text(cell.plain, style="bold" if cell.mark == "best" else "") for cell in line))
     console = Console()
     console.print(table)
     failed = {key: record for key, record in done.items() if record.error}

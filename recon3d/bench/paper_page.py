@@ -62,12 +62,17 @@ def paper_page(key: str, papers: Reported, beside: Beside, runs: Runs) -> str:
 
 
 def _table(cells: pd.DataFrame, runs: dict[ReportedRow, list[Run]]) -> str:
-    """The reported rows, ours below each, the notes; what all rows or all columns share is said once, above."""
+    """The reported rows, ours below each, the notes; what all rows or all columns share is said once, above.
+
+    The mean and our value over all samples come before the categories, where they are seen without scrolling.
+    """
     text, footnotes = with_notes(cells)
-    heads = _heads(cells)
+    heads = sorted(_heads(cells), key=lambda head: head.category != CATEGORY_MEAN)
+    first = 3 + sum(head.category == CATEGORY_MEAN for head in heads)
     titles, said = _titles(heads)
     rows = list(dict.fromkeys(cells[["method", "setting"]].itertuples(index=False, name=None)))
-    common = set.intersection(*(set(setting.split("; ")) for _, setting in rows)) if len(rows) > 1 else set[str]()
+    settings = [set(filter(None, setting.split("; "))) for _, setting in rows]
+    common = set.intersection(*settings) if len(rows) > 1 else set[str]()
     if common:
         said.append("all rows " + "; ".join(part for part in rows[0][1].split("; ") if part in common))
     several = any(len(run.data.categories) > 1 for found in runs.values() for run in found)
@@ -78,19 +83,22 @@ def _table(cells: pd.DataFrame, runs: dict[ReportedRow, list[Run]]) -> str:
         at = {(cell.dataset, cell.category, cell.measure): cell.Index for cell in group.itertuples()}
         found = [at.get((head.dataset, head.category, head.measure)) for head in heads]
         where = "; ".join(part for part in setting.split("; ") if part not in common)
-        lines.append([f"{method} *reported*", where, "", *("" if one is None else text[one] for one in found)])
+        block = [[f"{method} *reported*", where, "", *("" if one is None else text[one] for one in found), ""]]
         for run in runs.get((method, setting), []):
             own = [_own(run, head) for head in heads]
-            lines.append([run.row.method, run.where, str(len(run.row.records)), *(shown for shown, _ in own)])
-            if overall:
-                lines[-1].append(_all_samples(run, heads))
+            told = [run.row.method, run.where, str(len(run.row.records))]
+            block.append([*told, *(shown for shown, _ in own), _all_samples(run, heads)])
             gaps = [
                 "" if one is None or value is None else f"{value - float(cells.loc[one, 'value']):+.{head.decimals}f}"
                 for one, (_, value), head in zip(found, own, heads, strict=True)
             ]
-            lines += [["*ours - reported*", "", "", *gaps]] if any(gaps) else []
-    header = ["method", "setting or page", "seeds", *titles, *(["all samples"] if overall else [])]
-    table = markdown.table(header, [[*line, *[""] * (len(header) - len(line))] for line in lines])
+            block += [["*ours - reported*", "", "", *gaps, ""]] if any(gaps) else []
+        lines += block
+    header, *body = [
+        [*line[:first], *([line[-1]] if overall else []), *line[first:-1]]
+        for line in (["method", "setting or page", "seeds", *titles, "all samples"], *lines)
+    ]
+    table = markdown.table(header, body)
     return (f"{', '.join(said)}:\n\n" if said else "") + table + (f"\n{footnotes}" if footnotes else "")
 
 

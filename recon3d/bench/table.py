@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from recon3d.bench import beside, index_page, kernel_table, markdown, record, reported, suite, suite_page
+from recon3d.bench import beside, index_page, kernel_table, markdown, method_table, record, reported, suite, suite_page
 from recon3d.bench.curves import curves_page
 from recon3d.bench.page import columns_of_use, first_line, page
 from recon3d.bench.paper_page import paper_page
@@ -30,7 +30,7 @@ MARKER = "leaderboard"
 
 
 def render_all(leaderboard: Path) -> dict[Path, str]:
-    """Every generated page, and the repository's README.md with its tables replaced, by path.
+    """Every generated page, and README.md and docs/methods of the repository with their tables replaced, by path.
 
     Args:
         leaderboard: folder with ``results`` and ``reported``; the README.md beside it has markers for its tables.
@@ -64,6 +64,7 @@ def render_all(leaderboard: Path) -> dict[Path, str]:
     index = index_page.index(shown, papers, ours, runs, titles, [path.name for path in ways])
     pages[leaderboard / "README.md"] = index
     pages[leaderboard / "reported.md"] = reported.page(papers)
+    pages |= method_table.method_pages(leaderboard.parent, shown)
     readme = leaderboard.parent / "README.md"
     if readme.exists():
         try:

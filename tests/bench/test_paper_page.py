@@ -72,21 +72,21 @@ def test_ours_stands_below_the_row_in_the_papers_unit_with_the_gap_where_data_ar
     table = section(render(folder, *records), "Table 1: IoU")
     assert table.startswith("\nOne network.\n\nshapenet_nmr, voxel_iou [percent], all rows grid=32:\n")
     header, _, softras, same, gap, similar, nobody = lines(table)
-    assert header == ["method", "setting or page", "seeds", "car", "chair", "mean", "all samples"]
-    assert softras == ["softras *reported*", "views=24", "", "50.1 (1)", "40.0", "45.05 (1)", ""]
+    assert header == ["method", "setting or page", "seeds", "mean", "all samples", "car", "chair"]
+    assert softras == ["softras *reported*", "views=24", "", "45.05 (1)", "", "50.1 (1)", "40.0"]
     cars, chairs, means = np.array([[0.61, 0.63], [0.40, 0.44], [0.505, 0.535]]) * 100
     assert same[:3] == ["softras", "[shapenet, paper](../shapenet-paper.md), 600 steps", "2"]
-    assert same[3:6] == [
-        f"{values.mean():.{d}f} ± {values.std(ddof=1):.{d}f}" for values, d in ((cars, 1), (chairs, 1), (means, 2))
+    assert [same[3], *same[5:]] == [
+        f"{values.mean():.{d}f} ± {values.std(ddof=1):.{d}f}" for values, d in ((means, 2), (cars, 1), (chairs, 1))
     ]
-    assert same[6] == "52.0 ± 2.8<br><sub>45.0 to 55.0</sub>"  # conftest's interval of both seeds
-    assert gap == ["*ours - reported*", "", "", "+11.9", "+2.0", "+6.95", ""]  # 62 - 50.1, 42 - 40, 52 - 45.05
+    assert same[4] == "52.00 ± 2.83<br><sub>45.00 to 55.00</sub>"  # conftest's interval of both seeds
+    assert gap == ["*ours - reported*", "", "", "+6.95", "", "+11.9", "+2.0"]  # 62 - 50.1, 42 - 40, 52 - 45.05
     # Similar data: no gap; "mean" is of other categories, so it is not beside.
     assert similar == [
-        *("softras", "[synthetic, quick](../synthetic-quick.md), 600 steps", "1", "40.0", "", ""),
-        "30.0<br><sub>45.0 to 55.0</sub>",
+        *("softras", "[synthetic, quick](../synthetic-quick.md), 600 steps", "1", ""),
+        *("30.00<br><sub>45.00 to 55.00</sub>", "40.0", ""),
     ]
-    assert nobody == ["nobody *reported*", "", "", "1.0", "", "", ""]
+    assert nobody == ["nobody *reported*", "", "", "", "", "1.0", ""]
     assert "\n- (1) odd\n" in table
     assert "- **softras**: fewer steps.\n" in table  # it is measured: nothing to fill
     assert "- Not among the methods here: nobody.\n" in table
@@ -151,7 +151,7 @@ def test_a_suite_stands_below_the_rows_that_it_repeats(folder: Path, run: Make) 
     table = SuiteTable(("p1", "1"), standing, {"full": ("softras", "views=24; grid=32")}, "[S](../suites/s.md)")
     _, _, _, ours, _ = lines(section(render(folder, suites=(table,)), "Table 1: IoU"))
     # One category is all samples, so it has the interval.
-    assert ours == ["full", "[S](../suites/s.md), 600 steps", "1", "30.0<br><sub>45.0 to 55.0</sub>", "", ""]
+    assert ours == ["full", "[S](../suites/s.md), 600 steps", "1", "", "30.0<br><sub>45.0 to 55.0</sub>", ""]
 
 
 def test_cells_that_another_paper_prints_too_are_compared(folder: Path) -> None:

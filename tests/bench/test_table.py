@@ -108,6 +108,16 @@ def test_a_suite_has_a_page_that_follows_its_yaml_and_its_records(folder: Path, 
     assert not page.exists() and path.exists()
 
 
+def test_pages_of_methods_follow_the_records(folder: Path, run: Make, put: Put) -> None:
+    page = folder.parent / "docs" / "methods" / "softras.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("# SoftRas\n<!-- BEGIN results -->\n<!-- END results -->\n")
+    table.write_all(folder)
+    assert "0.500" in page.read_text() and "0.123" not in page.read_text()  # smoke is in no table
+    put(folder / "results", run(iou=0.321))
+    assert page in table.check(folder)
+
+
 def test_the_same_records_give_the_same_bytes(folder: Path, run: Make, put: Put) -> None:
     first = table.render_all(folder)
     for path in sorted((folder / "results").rglob("*.json"), reverse=True):
