@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,9 @@ class Evaluator(Callback):
         device = device or torch.device("cpu")
         self._metrics, self._kept = {}, {}
         for measure in measures:
-            metric = measure.metric()
-            if isinstance(metric, SampleMetric):
-                self._metrics[measure.name] = metric.to(device)
+            if issubclass(measure.metric, SampleMetric):
+                # `finish` gathers: torchmetrics would take the keys of a process without samples for float32.
+                self._metrics[measure.name] = measure.metric(sync_on_compute=False).to(device)
             else:
                 self._kept[measure.name] = {}
         if self._features is not None:
@@ -101,12 +102,18 @@ class Evaluator(Callback):
         """Fill in `results` and `samples`; in a distributed run, on every process at once."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             gathered: list[Any] = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(gathered, (self._names, self._notes, self._kept))
-            for names, notes, kept in gathered:
+            states = {name: _state(metric) for name, metric in self._metrics.items()}
+            torch.distributed.all_gather_object(gathered, (self._names, self._notes, self._kept, states))
+            for names, notes, kept, _ in gathered:
                 self._names |= names
                 self._notes |= notes  # what one process lacks is not available
                 for name, samples in kept.items():
                     self._kept[name] |= samples
+            for name, metric in self._metrics.items():
+                parts = [state[name] for *_, state in gathered]
+                metric.values, metric.samples, metric.categories = (
+                    [*chain(*lists)] for lists in zip(*parts, strict=True)
+                )
         measures = [measure for measure in self._asked() if measure.name not in self._notes]
         scores = {measure.name: self._scores(measure) for measure in measures if measure.name in self._metrics}
         self.results = {}
@@ -205,6 +212,13 @@ class _PixelMean(nn.Module):
     def forward(self, layers: dict[str, Tensor]) -> Tensor:
         (layer,) = layers.values()
         return layer.mean(dim=(2, 3))
+
+
+def _state(metric: SampleMetric) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    values, samples, categories = (
+        [value.cpu() for value in part] for part in (metric.values, metric.samples, metric.categories)
+    )
+    return values, samples, categories
 
 
 def _set_metric(measure: Measure) -> SetMetric:

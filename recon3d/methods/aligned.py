@@ -47,7 +47,8 @@ class WorldAlignment(nn.Module):
         """Points (..., N, 3) and camera of any leading shape; what the camera sees of the points does not change."""
         if self.training:
             return points, camera
-        return points @ self.rotation, turn_world(camera, self.rotation)
+        with torch.autocast(points.device.type, enabled=False):
+            return points @ self.rotation, turn_world(camera, self.rotation)
 
     def reset(self) -> None:
         """Become the identity."""

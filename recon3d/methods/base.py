@@ -67,7 +67,9 @@ class ReconstructionMethod(LightningModule):
         """Weigh, sum and log the named losses."""
         self._check(batch)
         recon = self(batch.inputs(self.in_channels, self.encoded_views))
-        losses = self.losses(batch, recon)
+        # Geometry is not for half precision: rendered in bfloat16, a vertex moves by half a pixel.
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.losses(batch, recon)
         if missing := losses.keys() - self.loss_weights.keys():
             raise KeyError(f"{type(self).__name__}: losses {sorted(missing)} have no weight in loss_weights.")
         total = torch.stack([self.loss_weights[name] * value for name, value in losses.items()]).sum()

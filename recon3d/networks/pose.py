@@ -68,8 +68,8 @@ class PoseEnsemble(nn.Module):
     def forward(self, code: Tensor) -> Poses:
         """Quaternions of features (B, code)."""
         features = self.features(code)
-        candidates = torch.stack([branch(features) for branch in self.candidates], dim=1)
-        return Poses(candidates, None if self.student is None else self.student(features))
+        candidates = torch.stack([branch(features) for branch in self.candidates], dim=1).float()
+        return Poses(candidates, None if self.student is None else self.student(features).float())
 
 
 def _branch(features: int, hidden: int, last: nn.Module) -> nn.Module:

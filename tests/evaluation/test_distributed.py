@@ -67,3 +67,11 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     assert best["value"] < mean["value"]
     # The pairs are drawn from the samples of both, each counted once.
     assert 0 < results["pck_flow"]["value"] < 1 and 7000 < results["pck_flow"]["n"] < 8000
+
+
+@pytest.mark.slow
+def test_a_process_without_samples_agrees_too(tmp_path: Path) -> None:
+    (alone,) = run(tmp_path, [[2]])
+    first, second = run(tmp_path, [[2], []])
+    assert first == second == alone
+    assert dict(first[0])["chamfer"]["n"] == 1
