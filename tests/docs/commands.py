@@ -3,8 +3,10 @@
 Every line of a fence ```bash is a command, a backslash at its end continues it. `shortened` makes these changes and no
 others, so that all commands together take minutes:
 
-- a bench has the preset `smoke`, at most 2 devices, and at most 1 epoch; run folders named in a command likewise;
-- `fit` gets configs/presets/smoke.yaml and CSV logs only where no logger is named;
+- programs are found in the environment: no `.venv/bin/`;
+- a bench has the preset `smoke`, at most 2 devices, at most 1 epoch, and runs though another page ran its cell before;
+  run folders named in a command are those of `smoke`;
+- `fit` gets configs/presets/smoke.yaml after its files, and at most 1 epoch;
 - a suite is its smoke form (`<name>_smoke`, written by the fixture: the same suite with preset smoke and one row);
 - an edit makes 2 updates of 32 pixels with random features, in place of weights of half a gigabyte;
 - a dashboard is written to a file, in place of to W&B; the gallery is of preset smoke with 2 samples.
@@ -124,6 +126,7 @@ def _without_comment(line: str) -> str:
 
 def shortened(text: str) -> str:
     """The form of a command that is run; see the module docstring."""
+    text = re.sub(r"(^|\s)\.venv/bin/", r"\1", text)
     text = re.sub(r"(runs/\w+)/(quick|paper)/", r"\1/smoke/", text)
     text = re.sub(r"\bDEVICES=(\d+)", lambda m: f"DEVICES={min(int(m[1]), 2)}", text)
     text = re.sub(r"--(trainer\.)?devices[ =](\d+)", lambda m: f"--{m[1] or ''}devices {min(int(m[2]), 2)}", text)
@@ -132,9 +135,9 @@ def shortened(text: str) -> str:
     words = Command(text, "").words
     match words[:2]:
         case ["make", "bench"]:
-            text = re.sub(r" PRESET=\w+", "", text) + " PRESET=smoke"
+            text = re.sub(r" (PRESET=\w+|FORCE=1)", "", text) + " PRESET=smoke FORCE=1"
         case ["recon3d", "bench"]:
-            text = re.sub(r" --preset[ =]\w+", "", text) + " --preset smoke"
+            text = re.sub(r" (--preset[ =]\w+|--force)\b", "", text) + " --preset smoke --force"
         case ["make", "suite"]:
             name = re.search(r" SUITE=(\w+)", text)
             text = re.sub(r" (SUITE|ARGS)=('[^']*'|\"[^\"]*\"|\S+)", "", text)

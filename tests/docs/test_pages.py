@@ -103,7 +103,7 @@ def test_nothing_is_excused_that_no_page_says() -> None:
 @pytest.mark.parametrize(
     ("text", "short"),
     [
-        ("make bench METHOD=dpc PRESET=paper DEVICES=8", "make bench METHOD=dpc DEVICES=2 PRESET=smoke"),
+        ("make bench METHOD=dpc PRESET=paper DEVICES=8", "make bench METHOD=dpc DEVICES=2 PRESET=smoke FORCE=1"),
         ("make suite SUITE=quick FORCE=1 ARGS='--seeds 0 1'", "make suite FORCE=1 SUITE=quick_smoke"),
         ("make gallery ARGS='--samples 30'", "make gallery ARGS='--preset smoke --samples 2'"),
         ("make dashboard", "make dashboard ARGS='--out dashboard.json'"),
@@ -118,7 +118,7 @@ def test_nothing_is_excused_that_no_page_says() -> None:
         ),
         (
             ".venv/bin/recon3d edit dream chair.obj --out e --weights g.pth --steps 9",
-            ".venv/bin/recon3d edit dream chair.obj --out e --random-features --steps 2 --image-size 32",
+            "recon3d edit dream chair.obj --out e --random-features --steps 2 --image-size 32",
         ),
         ("make doctor", "make doctor"),
     ],

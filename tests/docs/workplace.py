@@ -10,17 +10,24 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import torch
 import trimesh
 import yaml
 from PIL import Image, ImageDraw
 
 from recon3d.data.nmr_layout import CATEGORIES, write_split
+from recon3d.geometry.cameras import nmr_cameras
+from recon3d.kernels.voxelize import voxelize
+from recon3d.renderers.hard import render_hard
 from tests.data import cub_files, dpc_files, pascal3d_files
 from tests.data.test_pascal3d import PICTURES as CARS
 from tests.docs.commands import ROOT
+from tests.docs.fork_server import CLIENT
 
 BIN = Path(sys.executable).parent
 CORES = len(os.sched_getaffinity(0))
@@ -35,26 +42,29 @@ def make_workplace(folder: Path) -> Path:
     return folder
 
 
-def run(command: str, folder: Path, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def run(command: str, folder: Path, seconds: float = 1800) -> subprocess.CompletedProcess[str]:
     """Run a command in the copy as in a terminal whose environment is active; on one core, without keys."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "RECON3D_"))}
-    environment |= {
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=_environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "RECON3D_"))}
+    return inherited | {
+        "PATH": f"{folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
         "WANDB_MODE": "offline",
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "NUMBA_NUM_THREADS": "1",
         "GIT_CEILING_DIRECTORIES": str(folder.parent),
     }
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
 
 
 def _copy_tracked(folder: Path) -> None:
@@ -68,10 +78,41 @@ def _copy_tracked(folder: Path) -> None:
 
 
 def _link_environment(folder: Path) -> None:
-    """The running environment as the .venv of the copy, newer than what `make setup` would compare it with."""
-    (folder / ".venv").mkdir()
-    (folder / ".venv/bin").symlink_to(BIN)
-    (folder / ".venv/.installed").touch()
+    """The running environment as the .venv of the copy, newer than what `make setup` would compare it with.
+
+    All of it but `recon3d`, which is the client of the server of the commands.
+    """
+    environment = folder / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    for name in ("pyvenv.cfg", "lib"):
+        if (BIN.parent / name).exists():
+            (environment / name).symlink_to(BIN.parent / name)
+    for program in BIN.iterdir():
+        if program.name != "recon3d":
+            (environment / "bin" / program.name).symlink_to(program)
+    client = environment / "bin/recon3d"
+    client.write_text(CLIENT.format(python=sys.executable, address=str(address(folder))), encoding="utf-8")
+    client.chmod(0o755)
+    (environment / ".installed").touch()
+
+
+def address(folder: Path) -> Path:
+    """Where the server of the commands listens; a socket's path may have a hundred characters only."""
+    return folder / ".venv/socket"
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[None]:
+    """The server of the commands of a copy, running."""
+    arguments = [sys.executable, "-m", "tests.docs.fork_server", str(address(folder))]
+    with subprocess.Popen(arguments, cwd=ROOT, env=_environment(folder), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise RuntimeError("the server of the commands did not start")
+            yield
+        finally:
+            process.kill()
 
 
 def shorten_suites(folder: Path) -> None:
@@ -109,11 +150,12 @@ def _data_sets(folder: Path) -> None:
 
 
 def _shapenet(root: Path) -> None:
-    """Two boxes of each of the 13 categories and splits: flat pictures, the same from all sides."""
-    views = np.zeros((24, 4, 64, 64), np.uint8)
-    views[:, :, 20:44, 16:48] = 255
-    voxels = np.zeros((32, 32, 32), bool)
-    voxels[10:22, 8:24, 8:24] = True
+    """The same two boxes in each of the 13 categories and splits."""
+    box = trimesh.creation.box((1.0, 0.6, 0.5))
+    verts, faces = torch.tensor(box.vertices).float(), torch.tensor(np.array(box.faces))
+    seen = render_hard(verts.expand(24, -1, -1), faces, nmr_cameras(), 64)
+    views = (torch.cat([seen.image, seen.mask], dim=1) * 255).round().byte().numpy()
+    voxels = voxelize(verts, faces).numpy()
     for category in CATEGORIES:
         for split in ("train", "val", "test"):
             write_split(root, category, split, ["a", "b"], [views] * 2, [voxels] * 2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def _data_set(path: Path) -> Finding:
     meshes: Path | None = getattr(module, "meshes", None)
     if meshes is not None and meshes.is_dir():
         return Finding("data sets", path.stem, "ok", f"{text}; rendered from {meshes} on first use", make)
-    return Finding("data sets", path.stem, "note", text, _how_to_get(module))
+    page = re.search(r"docs/data/\w+\.md", path.read_text(encoding="utf-8"))
+    fallback = f"put it into {root}; {page[0] if page else 'docs/data/README.md'} says what lies where"
+    return Finding("data sets", path.stem, "note", text, _how_to_get(module) or fallback)
 
 
 def class_named(class_path: str) -> Any:
@@ -95,7 +98,7 @@ def _broken(module: Any) -> str:
 
 
 def _how_to_get(module: Any) -> str:
-    """What the data module itself says where its files are missing."""
+    """What the data module itself says where its files are missing; empty if nothing."""
     if getattr(module, "how_to_get", ""):
         return str(module.how_to_get)
     try:
@@ -104,7 +107,7 @@ def _how_to_get(module: Any) -> str:
         getattr(module, "inventory", None)
     except DataFileError as error:
         return str(error)
-    return f"put it into {module.root}"
+    return ""
 
 
 def _size(folder: Path) -> str:

@@ -21,6 +21,7 @@ def test_absent_data_sets_say_where_they_come_from(tmp_path: Path, monkeypatch: 
     assert "docs/data/cub.md" in found["cub"].remedy and str(tmp_path / "cub") in found["cub"].text
     assert "shapenet.org" in found["shapenet"].remedy
     assert "differentiable-point-clouds" in found["shapenet_points"].remedy
+    assert "docs/data/own_photographs.md" in found["image_folder"].remedy
     assert not any(tmp_path.iterdir())  # looking makes nothing
 
 
