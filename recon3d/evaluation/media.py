@@ -47,6 +47,7 @@ class MediaLogger(Callback):
             )
         self.samples, self.every, self.worst = samples, every, worst
         self._sinks: list[MediaSink] = []
+        self._looked = False
         self._validations = 0
         self._shown: dict[str, ViewBatch] = {}  # by stage
         self._seen: list[tuple[str, str]] = []  # names and categories in the order of the loader
@@ -54,8 +55,9 @@ class MediaLogger(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find out which loggers can show anything, and say which cannot."""
-        if self._sinks:
+        if self._looked:  # a fit and a test set up each
             return
+        self._looked = True
         found = {log: sink_of(log) for log in trainer.loggers}
         self._sinks = [sink for sink in found.values() if sink is not None]
         if trainer.is_global_zero:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 import yaml
 from PIL import Image
@@ -98,14 +97,15 @@ def test_the_same_samples_are_shown_at_each_validation(logged):
 
 
 def test_meshes_are_valid_and_have_all_vertices(logged):
-    cell, _, run = logged
-    vertices = run_vertices(cell)
+    _, _, run = logged
+    sphere = trimesh.creation.icosphere(subdivisions=3)  # the template that SoftRas deforms
     steps = run.values("val/meshes")
     assert [len(step["objects"]) for step in steps] == [4, 4]
     shapes = []
     for entry in steps[-1]["objects"]:
         mesh = trimesh.load(run.folder / "files" / entry["path"], force="mesh", process=False)
-        assert mesh.vertices.shape == (vertices, 3) and len(mesh.faces) == 1280 and mesh.is_watertight
+        assert (len(mesh.vertices), len(mesh.faces)) == (len(sphere.vertices), len(sphere.faces))
+        assert mesh.is_watertight
         assert np.abs(mesh.vertices).max() < 1
         shapes.append(mesh.vertices)
     assert not np.allclose(shapes[0], shapes[1])
@@ -117,12 +117,6 @@ def test_meshes_are_valid_and_have_all_vertices(logged):
     # The lamp is a tall cone, the car a long box whose front, +X, is +Z of the file.
     car, lamp = (np.ptp(points, axis=0) for points in truth[:2])
     assert np.argmax(lamp) == 1 and np.argmax(car) == 2
-
-
-def run_vertices(cell: Cell) -> int:
-    (folder,) = cell.runs.glob("tiny/tiny/softras--*")
-    state = torch.load(folder / runner.CHECKPOINT, weights_only=True)["state_dict"]
-    return next(len(value) for name, value in state.items() if value.shape[-1:] == (3,) and value.is_floating_point())
 
 
 def test_the_worst_of_the_test_are_a_table(logged):
@@ -165,6 +159,7 @@ def test_the_record_and_its_files_are_an_artifact(logged):
     assert json.loads(artifact.metadata)["config_hash"] == record.provenance.config_hash
 
 
+@pytest.mark.slow
 def test_a_logger_changes_no_result(logged, tiny_configs, tmp_path):
     _, record, _ = logged
     plain = runner.run(tiny_cell(tiny_configs, tmp_path, loggers=()))
