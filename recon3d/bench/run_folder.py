@@ -72,7 +72,7 @@ def check_writable(folder: Path) -> None:
         OSError: they cannot.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(f"{folder} cannot be written to. Give another with --leaderboard, or the right to write.")
 
 
@@ -95,8 +95,8 @@ def check_resumable(checkpoint: Path, method: ReconstructionMethod) -> None:
             raise ValueError(f"{checkpoint} holds weights alone, no state of a training.")
     except ValueError as error:
         raise ValueError(
-            f"The training cannot go on: {error} Delete the file, or run with --force (make: FORCE=1), to train from "
-            "the start."
+            f"The training cannot go on from {checkpoint}. Delete the file, or run with --force (make: FORCE=1), to "
+            f"train from the start. {error}"
         ) from error
 
 

@@ -49,7 +49,8 @@ def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
         # Mapped: the optimiser state, two thirds of the file, is never read.
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged pickle fails in any opcode, with KeyError, IndexError and others
-        raise ValueError(f"{checkpoint} is not a checkpoint that can be loaded safely: {error}") from error
+        told = str(error).partition(" In PyTorch 2.6")[0]  # there torch proposes to execute what the file holds
+        raise ValueError(f"{checkpoint} is not a checkpoint that can be loaded safely: {told}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{checkpoint} is not a checkpoint: it holds a {type(content).__name__}.")
     return content

@@ -173,3 +173,25 @@ def test_a_stopped_bench_says_so_and_goes_on(cell, tmp_path, kind, step, saved, 
     done = start(this)
     assert done.returncode == 0, done.stderr[-3000:]
     assert_same_run(this, whole)
+
+
+METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs/methods").glob("*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_weights_with_and_without_workers(cell, tmp_path, method):
+    data = "birds" if method in ("adaptive_texture", "umr", "cmr") else "tiny"
+    contents = []
+    for number, workers in enumerate((0, 0, 2)):
+        folder = tmp_path / str(number)
+        options = ("--data.init_args.num_workers", str(workers), "--trainer.max_epochs", "1")
+        this = cell(method=method, data=data, overrides=options, runs=folder, results=folder / "results")
+        assert runner.run(this).error is None
+        contents.append(content(this))
+    for other in contents[1:]:
+        assert other["state_dict"].keys() == contents[0]["state_dict"].keys()
+        for key in ("state_dict", "shapes", "retrieval"):  # mean_shape and retrieval keep what they learn by themselves
+            for name, value in contents[0].get(key, {}).items():
+                same = torch.equal(value, other[key][name]) if torch.is_tensor(value) else value == other[key][name]
+                assert same, (key, name)
