@@ -88,29 +88,32 @@ class Preparation:
         Raises:
             DataFileError: pictures, masks, cameras or meshes that cannot be used, each with its name and reason.
         """
-        jobs: list[Callable[[], object]] = []
+        # By the file that each makes: two threads must not write one, which equal pictures share.
+        jobs: dict[Path, Callable[[], object]] = {}
+        shapes: dict[Path, Callable[[], object]] = {}
         for item in self.folder.objects:
             if self.table is not None:
-                if not self._views_file(item).is_file():
-                    jobs.append(partial(self._make_views, item, self.table))
+                jobs.setdefault(self._views_file(item), partial(self._make_views, item, self.table))
             else:
-                jobs += [
-                    partial(self._make_photograph, view)
-                    for view in item.views
-                    if not self._photograph_files(view)[1].is_file()
-                ]
-        shapes: list[Callable[[], object]] = []
-        for item in self.folder.objects:
+                for view in item.views:
+                    jobs.setdefault(self._photograph_files(view)[1], partial(self._make_photograph, view))
             truth = self.truth(item)
-            if item.mesh is not None and truth is not None and not truth.is_file():
-                shapes.append(partial(_make_truth, item.mesh, truth))
-        if not jobs and not shapes:
+            if item.mesh is not None and truth is not None:
+                shapes.setdefault(truth, partial(_make_truth, item.mesh, truth))
+        missing = [job for path, job in jobs.items() if not path.is_file()]
+        missing_shapes = [job for path, job in shapes.items() if not path.is_file()]
+        if not missing and not missing_shapes:
             return
         self.cache.mkdir(parents=True, exist_ok=True)
-        logger.info("Preparing %d pictures and %d meshes in %s, once.", len(jobs), len(shapes), self.cache)
+        logger.info(
+            "Preparing %d objects or pictures, and %d meshes, in %s, once.",
+            len(missing),
+            len(missing_shapes),
+            self.cache,
+        )
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            problems = [problem for problem in pool.map(_problem, jobs) if problem]
-        problems += [problem for problem in map(_problem, shapes) if problem]
+            problems = [problem for problem in pool.map(_problem, missing) if problem]
+        problems += [problem for problem in map(_problem, missing_shapes) if problem]
         if problems:
             more = f"\nand {len(problems) - LISTED} more" if len(problems) > LISTED else ""
             raise DataFileError(
