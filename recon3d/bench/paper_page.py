@@ -47,7 +47,9 @@ def paper_page(key: str, papers: Reported, beside: Beside, runs: Runs) -> str:
         f"{papers.full_citation(key)}\n",
         "*Reported* rows are as printed in the paper. Below each stand our runs of the same method, in the paper's "
         "unit, with bootstrap intervals ([how to read](../README.md#how-to-read)). *Ours - reported* is given where "
-        "the data are the same. On similar data, named at the end, a gap would say nothing: there is none.\n",
+        "the data are the same. On similar data, named at the end, a gap would say nothing: there is none. A command "
+        "that would fill a row needs the paper's data ([where from](../../docs/data/README.md)) and, for its schedule, "
+        "a GPU.\n",
     ]
     for one, (title, about) in beside.titles.items():
         if one[0] == key:
