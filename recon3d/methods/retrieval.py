@@ -75,7 +75,8 @@ class Retrieval(ReconstructionMethod):
 
     def forward(self, image: Tensor) -> Reconstruction:
         """The voxels of the nearest training image of each of B images (B, 3, H, W)."""
-        objects, _ = self.nearest(image)
+        with torch.autocast(image.device.type, enabled=False):  # as the features that are kept
+            objects, _ = self.nearest(image)
         bits = torch.stack([self._shapes[self.names[index]] for index in objects.tolist()])
         r = self._resolution
         voxels = np.unpackbits(bits.numpy(), axis=1, count=r**3).reshape(-1, r, r, r)
@@ -106,9 +107,10 @@ class Retrieval(ReconstructionMethod):
         assert batch.voxels is not None
         self._resolution = batch.voxels.shape[-1]
         # An object at a time: its features do not depend on the others of the batch, nor the memory on their number.
-        for sample_id, images, voxels in zip(batch.sample_id, batch.images, batch.voxels.cpu(), strict=True):
-            bits = torch.from_numpy(np.packbits(voxels.numpy()))
-            self._keep(sample_id.rpartition("/")[0], self._describe(images).cpu(), bits)
+        with torch.autocast(self.device.type, enabled=False):  # a fixed network, whose answers are compared
+            for sample_id, images, voxels in zip(batch.sample_id, batch.images, batch.voxels.cpu(), strict=True):
+                bits = torch.from_numpy(np.packbits(voxels.numpy()))
+                self._keep(sample_id.rpartition("/")[0], self._describe(images).cpu(), bits)
 
     def on_validation_start(self) -> None:
         """Answer with what was seen so far."""
