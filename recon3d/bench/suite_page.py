@@ -16,7 +16,7 @@ from recon3d.bench import markdown, page
 from recon3d.bench.beside import SuiteTable
 from recon3d.bench.ranking import Standing, standings
 from recon3d.bench.record import Record
-from recon3d.bench.reported import Reported
+from recon3d.bench.reported import Reported, with_notes
 from recon3d.bench.standing_table import COSTS, Table, TableCell, cost, measure, to_markdown
 from recon3d.bench.suite import Suite, option_text, read, records
 
@@ -129,27 +129,19 @@ def _quoted(suite: Suite, papers: Reported) -> Quoted:
 
 
 def _reported_column(quoted: Quoted) -> dict[str, TableCell]:
-    notes = _footnotes(quoted)
-    return {
-        name: TableCell(cell["printed"] + (f" ({notes[cell['note']]})" if cell["note"] else ""))
-        for name, cell in quoted.items()
-    }
-
-
-def _footnotes(quoted: Quoted) -> dict[str, int]:
-    notes = dict.fromkeys(cell["note"] for cell in quoted.values() if cell["note"])
-    return {note: number for number, note in enumerate(notes, start=1)}
+    text, _ = with_notes(pd.DataFrame(list(quoted.values())))
+    return {name: TableCell(cell) for name, cell in zip(quoted, text, strict=True)}
 
 
 def _about_reported(suite: Suite, papers: Reported, quoted: Quoted) -> list[str]:
     if suite.reported is None or not quoted:
         return []
-    frame = pd.DataFrame(quoted.values())
+    frame = pd.DataFrame(list(quoted.values()))
     source = f"{papers.citation(suite.reported.paper)}, table {suite.reported.table}"
     about = f"*Reported*: {source} [{', '.join(frame['unit'].unique())}], on `{', '.join(frame['dataset'].unique())}`"
     if suite.data not in set(frame["dataset"]):
         about += ": other data and another schedule. The order of rows may be compared, the numbers not"
-    return [about + ".\n", "".join(f"- ({number}) {note}\n" for note, number in _footnotes(quoted).items())]
+    return [about + ".\n", with_notes(frame)[1]]
 
 
 def _settings(suite: Suite) -> str:
