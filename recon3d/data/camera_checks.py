@@ -167,7 +167,8 @@ def _check_agreement(table: CameraTable, trials: Sequence[_Trial], found: Camera
         )
     stated = [float(trial.hull.overlap.mean()) for trial in trials]
     mean, cause = float(np.mean(stated)), None
-    gains = {name: [_gain(trial, undo) for trial in trials] for name, undo in camera_mistakes(table.convention)}
+    weakest = sorted(trials, key=lambda trial: float(trial.hull.overlap.mean()))[:OBJECTS]
+    gains = {name: [_gain(trial, undo) for trial in weakest] for name, undo in camera_mistakes(table.convention)}
     better = {
         name: float(np.mean(values))
         for name, values in gains.items()
@@ -256,8 +257,11 @@ def _fit(trial: _Trial, mistake: Mistake) -> alignment.Fit:
 
 
 def _gain(trial: _Trial, undo: Undo) -> float:
+    stated = float(trial.hull.overlap.mean())
+    if stated >= 1 - DECISIVE:  # nothing could gain so much
+        return 0.0
     masks, cameras = undo(trial.masks, trial.cameras)
-    return float(carve(masks, cameras).overlap.mean() - trial.hull.overlap.mean())
+    return float(carve(masks, cameras).overlap.mean()) - stated
 
 
 def _pictures(trial: _Trial) -> list[Image.Image]:

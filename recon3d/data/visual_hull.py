@@ -18,7 +18,7 @@ from torch import Tensor
 from recon3d.geometry.cameras import camera_centers, project
 from recon3d.structures import Camera
 
-CELLS = 96  # of the grid, along each axis; where the object fills the masks, about as fine as they are
+CELLS = 64  # of the grid, along each axis; where the object fills the masks, about as fine as they are
 MARGIN = 1.6  # of the grid about what the masks allow: their middles need not be that of the object
 NEAR = np.ones((3, 3), bool)
 
