@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -387,48 +382,6 @@ def test_train_time_of_a_run_that_was_already_trained_is_what_the_checkpoint_say
     clock.load_state_dict({"seconds": 42.0})
     now[0] = 130.0  # resumed after the last epoch: nothing is left to train
     assert clock.seconds == 42.0
-
-
-EPOCHS = 20
-
-
-@pytest.mark.slow
-def test_a_killed_bench_goes_on_from_its_checkpoint_as_if_nothing_had_happened(cell, tiny_configs, tmp_path, sessions):
-    configs = tmp_path / "configs"
-    shutil.copytree(tiny_configs, configs)
-    preset = yaml.safe_load((configs / "presets/tiny.yaml").read_text())
-    preset["trainer"] |= {"max_epochs": EPOCHS, "check_val_every_n_epoch": 5}
-    (configs / "presets/tiny.yaml").write_text(yaml.safe_dump(preset))
-    whole = cell(configs=configs, runs=tmp_path / "whole", results=tmp_path / "whole" / "results")
-    expected = runner.run(whole)
-
-    this = cell(configs=configs)
-    for baseline in runner.BASELINES:
-        runner.run(replace(this, method=baseline))
-    command = [sys.executable, "-m", "recon3d", "bench", "--method", "softras", "--data", "tiny", "--preset", "tiny"]
-    places = ["--configs", this.configs, "--leaderboard", this.results.parent, "--runs", this.runs]
-    process = subprocess.Popen(
-        [*command, *map(str, places)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
-    )
-    deadline = time.monotonic() + 300
-    while not list(this.runs.glob(f"tiny/tiny/softras--*/{runner.CHECKPOINT}")):
-        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint appeared"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not this.record_path.exists()
-    saved = torch.load(run_folder(this) / runner.CHECKPOINT, weights_only=True)["global_step"]
-    # A checkpoint after every epoch, also where validation is rarer; the first came long before the end.
-    assert saved % 3 == 0 and 0 < saved < 3 * EPOCHS / 2
-
-    sessions.clear()
-    record = runner.run(this)
-    (session,) = sessions
-    assert session["ckpt_path"] == str(run_folder(this) / runner.CHECKPOINT)
-    assert record.error is None and record.cost.steps == expected.cost.steps == 3 * EPOCHS
-    assert scores(record) == scores(expected)
-    uninterrupted = weights(whole)
-    assert all(torch.equal(value, uninterrupted[name]) for name, value in weights(this).items())
 
 
 @pytest.mark.slow
