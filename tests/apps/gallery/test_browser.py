@@ -22,10 +22,14 @@ from tests.apps.gallery.conftest import METHODS, Board, value
 pytestmark = pytest.mark.slow
 
 HOSTILE = ("a<script>window.hacked=1</script>&\"'%2F", "<img/src=x/onerror=window.hacked=1>")
-QUIET = (
-    "--no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-).split()
+QUIET = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SOFTWARE = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 PATIENCE = 120.0  # seconds: WebGL in software on a busy core
 

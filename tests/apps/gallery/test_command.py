@@ -128,9 +128,9 @@ def test_weights_that_do_not_load_fail_their_method_only(own_board, build, tmp_p
 def test_what_is_missing_is_said_with_a_command_that_makes_it(board, build, tmp_path):
     with pytest.raises(FileNotFoundError, match="make bench METHOD=softras DATA=synthetic PRESET=tiny"):
         build(tmp_path / "g", board._replace(runs=tmp_path / "none"))
-    with pytest.raises(FileNotFoundError, match="method voxel.*make bench METHOD=voxel"):
+    with pytest.raises(FileNotFoundError, match=r"method voxel.*make bench METHOD=voxel"):
         build(tmp_path / "g", board, methods=["voxel"])
-    with pytest.raises(FileNotFoundError, match="data set cub.*DATA=cub"):
+    with pytest.raises(FileNotFoundError, match=r"data set cub.*DATA=cub"):
         build(tmp_path / "g", board, data=["cub"])
     with pytest.raises(FileNotFoundError, match="There is no preset smokey"):
         build(tmp_path / "g", board, preset="smokey")
