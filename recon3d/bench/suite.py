@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,8 @@ class Grid:
     grid: dict[str, list[str]]
 
     def __post_init__(self) -> None:
-        for key, values in (("seeds", self.seeds), ("grid", list(self.grid)), *self.grid.items()):
+        lists: dict[str, list[Any]] = {"seeds": self.seeds, "grid": list(self.grid), **self.grid}
+        for key, values in lists.items():
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{key}: expected at least one, each once, got {values}.")
         if min(self.seeds) < 0:
@@ -181,7 +182,7 @@ def _parsed(kind: type, parts: dict[str, type], path: Path) -> Any:
     try:
         return parser.instantiate(parser.parse_object({"suite": content})).suite
     except (ArgumentError, TypeError, ValueError) as error:
-        keys = "; ".join(f"{what} has the keys {', '.join(part.__dataclass_fields__)}" for what, part in parts.items())
+        keys = "; ".join(f"{what} has the keys {', '.join(field.name for field in fields(part))}" for what, part in parts.items())
         raise ValueError(f"{path}: {error}\nExpected: {keys}.") from error
 
 
