@@ -34,7 +34,7 @@ from recon3d.bench.run_log import files_of, run_logs
 from recon3d.bench.survival import Stopping, TrainClock
 from recon3d.evaluation.convert import NO_NETWORK
 from recon3d.evaluation.evaluator import Evaluator
-from recon3d.evaluation.picture import comparison_picture
+from recon3d.evaluation.picture import SCORES, comparison_picture
 from recon3d.evaluation.protocol import PROTOCOL
 from recon3d.files import replace_file, write_whole
 from recon3d.methods.base import ReconstructionMethod
@@ -295,6 +295,10 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
     if trainer.world_size > 1:  # this process's loader has its share only
         mine = {name for batch in data.test_dataloader() for name in batch.sample_id}
         samples = samples[samples["sample_id"].isin(mine)]
+    scored = [name for name in SCORES if name in samples and samples[name].notna().any()]
+    if not scored:  # such as the template's, on photographs without cameras: nothing says which are the worst
+        logger.info("%s has none of %s on %s, so there is no picture.", cell.method, ", ".join(SCORES), cell.data)
+        return record
     picture = comparison_picture(method, data.test_dataloader(), samples)
     replace_file(folder / "picture.png", lambda path: picture.save(path, format="png"))
     return record
