@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
+from recon3d.apps.gallery import building
 from recon3d.bench.runner import Cell, run
 from tests.apps.gallery.conftest import METHODS, Board, value
 
@@ -167,6 +168,9 @@ def test_tables_sort_both_ways_and_say_so(tab, page, column):
     assert sorted(seen) == ["ascending", "descending"]
     others = [head.get_attribute("aria-sort") for place, head in enumerate(heads.all()) if place != index]
     assert set(others) == {"none"}
+    shown = values()
+    heads.nth(names.index("seeds")).locator("button").click()  # one everywhere: a stable sort changes nothing
+    assert values() == shown
     tab.clean()
 
 
@@ -327,6 +331,35 @@ def test_without_webgl_there_are_previews_and_a_word(driver, page):
     assert tab.pixels("ground-truth-voxels").std() > 5
     tab.clean()
     opened.close()
+
+
+def test_a_failure_is_shown_in_its_place(tab, board, build, tmp_path, monkeypatch):
+    real = building.predicted_model
+
+    def fail(title, method, batch):
+        if title == "softras":
+            raise RuntimeError("out of <b>luck</b>")
+        return real(title, method, batch)
+
+    monkeypatch.setattr(building, "predicted_model", fail)
+    assert build(tmp_path / "gallery", board, n_samples=1) == 0
+    tab.go(tmp_path / "gallery", "#/tiny-tiny")
+    tab.page.locator(".grid a").first.click()
+    tab.page.wait_for_selector(".tiles")
+    assert tab.texts("figure[data-model='softras'] .failure") == ["No mesh: RuntimeError: out of <b>luck</b>."]
+    tab.loaded("mean_shape")
+    tab.clean()
+
+
+def test_a_file_that_is_missing_is_said_in_its_place(tab, page, tmp_path):
+    shutil.copytree(page, tmp_path / "gallery")
+    for path in (tmp_path / "gallery").glob("data/*/*/softras.js"):
+        path.unlink()
+    tab.go(tmp_path / "gallery", "#/tiny-tiny/car/a/v00")
+    failure = tab.page.locator("figure[data-model='softras'] .failure")
+    tab.until(lambda: failure.count() == 1, "the failure")
+    assert "softras.js is missing" in failure.inner_text()
+    tab.loaded("mean_shape")
 
 
 def test_it_is_served_as_well(tab, page):

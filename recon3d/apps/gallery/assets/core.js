@@ -16,23 +16,24 @@ const recon3dGallery = (() => {
     return new Promise((resolve, reject) => {
       const script = document.createElement("script");
       script.src = path;
-      script.onload = resolve;
+      script.onload = () => {
+        script.remove(); // meshes are large
+        resolve();
+      };
       script.onerror = () => reject(new Error(`${path} is missing or cannot be read; build the gallery again.`));
       document.head.append(script);
     });
   }
 
-  /** The value that the script at `path` hands over as `key`; `keep` remembers it. */
+  /** The value that the script at `path` hands over as `key`; one that is not kept is loaded anew the next time. */
   function load(key, path, keep = true) {
     if (values.has(key)) return values.get(key);
     const value = new Promise((resolve, reject) => {
       waiting.set(key, resolve);
       loadScript(path).catch(reject);
     }).finally(() => waiting.delete(key));
-    if (keep) {
-      values.set(key, value);
-      value.catch(() => values.delete(key));
-    }
+    values.set(key, value); // also while it loads: two that ask get one answer
+    value.then(() => keep || values.delete(key), () => values.delete(key));
     return value;
   }
 
