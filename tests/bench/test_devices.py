@@ -85,7 +85,7 @@ def start(job: Job) -> None:
     job.out.mkdir(exist_ok=True)
     torch.save(job, job.out / "job")
     command = [sys.executable, "-m", "tests.bench.device_runs", str(job.out / "job")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
