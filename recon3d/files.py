@@ -89,7 +89,8 @@ def _naming(path: Path, temporary: Path, error: Exception) -> Exception:
     """`error`, saying `path` and what to do where it is about space or about the temporary file."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _FULL:  # torch.save raises another error in its course
+        # torch.save raises another error in the course of this one; an error that names another file stays as it is.
+        if isinstance(cause, OSError) and cause.errno in _FULL and cause.filename in (None, str(temporary)):
             told = "the file was not written, an older one is kept. Free space and run the same command again"
             return OSError(cause.errno, f"{os.strerror(cause.errno)}: {told}", str(path))
         cause = cause.__context__

@@ -111,6 +111,14 @@ def test_no_space_on_the_device(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_names_the_file_that_was_being_written_within_another(tmp_path: Path) -> None:
+    def both(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "mesh.obj")
+
+    with pytest.raises(OSError, match=r"^\[Errno 28\] No space left on device: 'mesh.obj'$"):
+        replace_file(tmp_path / "preview.png", both)
+
+
 def test_a_folder_that_is_not_there_is_named_not_the_temporary_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         write_whole(tmp_path / "nowhere" / "a.bin", b"")

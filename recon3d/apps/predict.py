@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import sys
 import time
@@ -31,6 +30,7 @@ from recon3d.apps.mesh_files import (
 from recon3d.apps.photo import Photo, read_photo
 from recon3d.apps.preview import preview
 from recon3d.evaluation.convert import Conversion
+from recon3d.files import replace_file
 from recon3d.geometry.gltf import object_to_gltf, vertex_colors
 from recon3d.methods.base import ReconstructionMethod
 from recon3d.methods.loading import load_method
@@ -209,8 +209,8 @@ def _write(photo: Photo, recon: Reconstruction, target: _Targets) -> None:
     verts, faces = recon.mesh.get_mesh_verts_faces(0)
     textures = recon.mesh.textures
     target.mesh.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.preview.with_name(f".{target.preview.name}.{os.getpid()}.part")
-    try:
+
+    def write(temporary: Path) -> None:  # both or, on a full disk, neither
         picture.save(temporary, format="png")
         if not isinstance(textures, TexturesUV):
             write_mesh(target.mesh, verts, faces, textures.verts_features_list()[0] if textures is not None else None)
@@ -218,9 +218,8 @@ def _write(photo: Photo, recon: Reconstruction, target: _Targets) -> None:
             write_mesh(target.mesh, verts, faces, vertex_colors(textures, faces, len(verts)))
         else:
             write_textured_mesh(target.mesh, object_to_gltf(verts), faces, *texture_map(textures), unlit=True)
-        temporary.replace(target.preview)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    replace_file(target.preview, write)
 
 
 def _texture(recon: Reconstruction) -> str:
