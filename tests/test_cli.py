@@ -114,6 +114,13 @@ def test_what_is_not_understood_is_refused(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_loggers_are_taken_by_name_and_each_once(benched, tiny_configs):
+    arguments = ["bench", "--method", "softras", "--data", "tiny", "--preset", "smoke", "--configs", str(tiny_configs)]
+    cli.main([*arguments, "--logger", "tensorboard", "wandb", "--wandb"])
+    cli.main([*arguments, "--wandb", "--logger", "tensorboard"])
+    assert [cell.loggers for cell, _ in benched] == [("tensorboard", "wandb"), ("wandb", "tensorboard")]
+
+
 def test_bench_passes_everything_on(benched, tiny_configs, tmp_path):
     arguments = ["bench", "--method", "softras", "--data", "tiny", "--preset", "smoke", "--seed", "3", "--devices", "2"]
     places = {"configs": tiny_configs, "leaderboard": tmp_path / "board", "runs": tmp_path / "runs"}
