@@ -67,8 +67,8 @@ def _data_set(path: Path) -> Finding:
         return Finding("data sets", path.stem, "note", f"names no folder; licence: {licence}")
     if root.is_dir() and any(root.iterdir()):
         text = f"{root}, {_size(root)}; licence: {licence}"
-        if error := _broken(module):
-            return Finding("data sets", path.stem, "problem", f"{text}; {error}", f"recon3d data check {root}")
+        if wrong := _broken(module):
+            return Finding("data sets", path.stem, "problem", f"{text}; {wrong}", f"recon3d data check {root}")
         return Finding("data sets", path.stem, "ok", text)
     text = f"not in {root}; licence: {licence}"
     make = f"make bench METHOD=mean_shape DATA={path.stem}"

@@ -77,7 +77,9 @@ def _neural_rasterize(device: torch.device, backend: str) -> list[Tensor]:
 def _pairwise_repulsion(device: torch.device, backend: str) -> list[Tensor]:
     xy = _sphere(device)[0, :, 0, :2].contiguous()[None]
     weight = torch.linspace(0.5, 1, xy.shape[1], device=device)[None]
-    return _with_gradients([xy, weight, 0.1 * weight], lambda *args: pairwise_repulsion(*args, 0.1, backend=backend))
+    return _with_gradients(
+        [xy, weight, 0.1 * weight], lambda p, w, b: pairwise_repulsion(p, w, b, 0.1, backend=backend)
+    )
 
 
 def _voxelize(device: torch.device, backend: str) -> list[Tensor]:
