@@ -85,6 +85,15 @@ def test_a_map_gives_each_sample_its_own_colours(part, shapes: Meshes, truth: Vi
         assert torch.allclose(view.mesh.colors, torch.full((len(verts), 3), value))
 
 
+def test_a_cloud_is_shown_with_its_surface(part, truth: ViewBatch) -> None:
+    egg = part(truth, 1)
+    (view,) = sample_views(Answer(lambda batch: Reconstruction(points=batch.points)), egg)
+    assert torch.equal(view.cloud, egg.points[0].float()) and view.mesh is not None
+    extent = [points.amax(0) - points.amin(0) for points in (view.mesh.verts, egg.points[0])]
+    assert torch.allclose(*extent, atol=0.1)
+    assert view.picture.width == 8 * TILE  # the cloud has a tile of its own
+
+
 def test_a_failed_mesh_is_no_shape_and_its_picture_is_there(shapes: Meshes, truth: ViewBatch) -> None:
     broken = Meshes([verts * torch.nan for verts in shapes.verts_list()], shapes.faces_list())
     view = sample_views(Answer(lambda _: Reconstruction(mesh=broken)), truth)[0]
