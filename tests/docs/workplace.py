@@ -24,7 +24,7 @@ from recon3d.data.nmr_layout import CATEGORIES, write_split
 from recon3d.geometry.cameras import nmr_cameras
 from recon3d.kernels.voxelize import voxelize
 from recon3d.renderers.hard import render_hard
-from tests.data import cub_files, dpc_files, pascal3d_files
+from tests.data import cub_files, dpc_files, image_folder_files, pascal3d_files
 from tests.data.test_pascal3d import PICTURES as CARS
 from tests.docs.commands import ROOT
 from tests.docs.fork_server import CLIENT
@@ -186,9 +186,5 @@ def _pictures_and_meshes(folder: Path) -> None:
         picture.save(folder / name)
     for name in ("mask.png", "photo-mask.png", "bird-mask.png"):
         mask.save(folder / name)
-    for split in ("photos", "masks"):
-        (folder / split).mkdir()
-    for number in range(4):
-        picture.save(folder / f"photos/{number}.jpg")
-        mask.save(folder / f"masks/{number}.png")
+    image_folder_files.write_folder(folder / "photos", cameras=True, views=8)
     trimesh.creation.icosphere(2, 0.5).export(folder / "chair.obj")
