@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -143,6 +144,7 @@ class ReconstructionDataModule(LightningDataModule, ABC):
             drop_last=whole_batches and len(sampler) >= self.batch_size_each,
             num_workers=self.num_workers,
             generator=torch.Generator(),
+            worker_init_fn=_end_with_parent,
             collate_fn=ViewBatch.collate,
             pin_memory=torch.cuda.is_available(),
             multiprocessing_context=context,
@@ -150,3 +152,15 @@ class ReconstructionDataModule(LightningDataModule, ABC):
         )
         loader.source = str(getattr(self, "root", self.name))
         return loader
+
+
+def _end_with_parent(_: int) -> None:
+    """Have this worker end when the training is killed. Torch's workers watch the fork server, which waits for them."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

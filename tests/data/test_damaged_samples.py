@@ -6,6 +6,8 @@ import io
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -92,6 +94,23 @@ def test_what_a_method_draws_does_not_depend_on_the_workers(pictures):
             seen += [(batch.sample_id, torch.rand(()).item()) for batch in loader]
         drawn.append(seen)
     assert drawn[0] == drawn[1] and len({value for _, value in drawn[0]}) == 8
+
+
+def test_workers_end_with_a_process_that_is_killed(pictures):
+    """Else they would stay for ever, with their memory and the output of the process."""
+    code = (
+        "import os, pathlib, sys\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "from test_damaged_samples import PictureModule\n"
+        "batches = iter(PictureModule(pathlib.Path(sys.argv[1]), 2).train_dataloader())\n"
+        "next(batches)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    # The output has its end when the last process that holds it has ended.
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(pictures), str(Path(__file__).parent)], stdout=subprocess.PIPE, timeout=300
+    )
+    assert done.returncode == -signal.SIGKILL
 
 
 def _archive(**arrays: np.ndarray) -> bytes:
