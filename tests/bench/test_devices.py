@@ -186,7 +186,7 @@ def test_a_failure_of_one_process_ends_all_and_is_in_the_record(cell, odd_config
     ("variables", "program"),
     [
         ({"TORCHELASTIC_RUN_ID": "7", "LOCAL_RANK": "0"}, "torchrun"),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "srun"),
+        ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "0"}, "srun"),
         ({"LOCAL_RANK": "1"}, "LOCAL_RANK"),
     ],
 )
@@ -199,7 +199,10 @@ def test_bench_below_a_launcher_says_what_to_do(cell, monkeypatch, variables, pr
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [(("--trainer.num_nodes", "2"), "several machines"), ((*TWO, "--trainer.strategy", "ddp_spawn"), "not by DDPStrategy")],
+    [
+        (("--trainer.num_nodes", "2"), "several machines"),
+        ((*TWO, "--trainer.strategy", "ddp_spawn"), "not by DDPStrategy"),
+    ],
 )
 def test_bench_refuses_processes_that_it_cannot_start(cell, options, reason):
     assert reason in str(runner.run(cell(overrides=options)).error)
