@@ -7,6 +7,7 @@ others, so that all commands together take minutes:
 - a bench has the preset `smoke`, at most 2 devices, at most 1 epoch, and runs though another page ran its cell before;
   run folders named in a command are those of `smoke`; on the few files of a licensed set it has 1 device, as their
   val split is of a single picture;
+- a bench with options of its own has its run folders apart, so that the others' checkpoints are one each;
 - `fit` gets configs/presets/smoke.yaml after its files, and at most 1 epoch;
 - a suite is its smoke form (`<name>_smoke`, written by the fixture: the same suite with preset smoke and one row);
 - an edit makes 2 updates of 32 pixels with random features, in place of weights of half a gigabyte;
@@ -139,8 +140,12 @@ def shortened(text: str) -> str:
     match words[:2]:
         case ["make", "bench"]:
             text = re.sub(r" (PRESET=\w+|FORCE=1)", "", text) + " PRESET=smoke FORCE=1"
+            if " ARGS=" in text:
+                text = _with_arguments(text, r"^$", " --runs runs/options")
         case ["recon3d", "bench"]:
             text = re.sub(r" (--preset[ =]\w+|--force)\b", "", text) + " --preset smoke --force"
+            if re.search(r"--(trainer|model|data)\.", text):
+                text += " --runs runs/options"
         case ["make", "suite"]:
             name = re.search(r" SUITE=(\w+)", text)
             text = re.sub(r" (SUITE|ARGS)=('[^']*'|\"[^\"]*\"|\S+)", "", text)

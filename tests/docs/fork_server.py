@@ -63,6 +63,7 @@ def _answer(connection: socket.socket) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    sys.modules["__main__"].__spec__ = None  # who starts this program again, as DDP does, takes sys.argv
     sys.argv = [str(Path(sys.executable).parent / "recon3d"), *request["arguments"]]
     status = _run(request["arguments"])
     sys.stdout.flush()

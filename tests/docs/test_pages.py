@@ -107,6 +107,10 @@ def test_nothing_is_excused_that_no_page_says() -> None:
     ("text", "short"),
     [
         ("make bench METHOD=dpc PRESET=paper DEVICES=8", "make bench METHOD=dpc DEVICES=2 PRESET=smoke FORCE=1"),
+        (
+            "make bench METHOD=dpc ARGS='--model.init_args.lr 1'",
+            "make bench METHOD=dpc PRESET=smoke FORCE=1 ARGS='--model.init_args.lr 1 --runs runs/options'",
+        ),
         ("make suite SUITE=quick FORCE=1 ARGS='--seeds 0 1'", "make suite FORCE=1 SUITE=quick_smoke"),
         ("make gallery ARGS='--samples 30'", "make gallery ARGS='--preset smoke --samples 2'"),
         ("make dashboard", "make dashboard ARGS='--out dashboard.json'"),
