@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 import torch.distributed
 from lightning import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recon3d.bench.record import MeasureResult
@@ -131,8 +132,11 @@ class Evaluator(Callback):
         scores = self._metrics[measure.name].compute()
         if not measure.best_of_views:
             return scores
-        objects = [stable_key(object_name(self._names[key])) for key in scores.samples.tolist()]
-        return scores.best_of(np.array(objects, np.int64), measure.higher_is_better)
+        return scores.best_of(self._objects(scores), measure.higher_is_better)
+
+    def _objects(self, scores: SampleScores) -> NDArray[np.int64]:
+        keys = [stable_key(object_name(self._names[key])) for key in scores.samples.tolist()]
+        return np.array(keys, np.int64)
 
     def _result(self, measure: Measure, scores: SampleScores | None) -> MeasureResult:
         missing = _no_result(measure, self._notes.get(measure.name, "not defined for any sample"))
@@ -144,7 +148,7 @@ class Evaluator(Callback):
             value=scores.mean(),
             n=scores.n,
             per_category={self._names[key]: mean for key, mean in scores.per_category().items()},
-            interval=scores.interval(seed=SEED),
+            interval=scores.interval(self._objects(scores), seed=SEED),
             note=f"not defined for {failed} failed predictions" if failed else None,
         )
 

@@ -88,17 +88,33 @@ class SampleScores(NamedTuple):
         values, _, categories = self.defined()
         return {int(category): float(values[categories == category].mean()) for category in np.unique(categories)}
 
-    def interval(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
-        """Percentile bootstrap interval of `mean`: samples are drawn with replacement.
+    def interval(
+        self,
+        objects: NDArray[np.int64] | None = None,
+        level: float = 0.95,
+        resamples: int = 1000,
+        seed: int = 0,
+    ) -> tuple[float, float]:
+        """Percentile bootstrap interval of `mean`: objects are drawn with replacement, each with all of its samples.
 
-        It covers the choice of test samples, not the choice of training seeds.
+        Views of one object are alike; drawn one by one they would count as so many objects, and the interval would be
+        far too narrow. It covers the choice of test objects, not the choice of training seeds.
+
+        Args:
+            objects: (N,) a key for each sample, equal for the samples of one object; None: every sample is one.
+            level: share of the means inside.
+            resamples: draws.
+            seed: of the draws.
 
         Raises:
             ValueError: no sample has a defined value.
         """
         values = self._some()
-        rng = np.random.default_rng(seed)
-        means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
+        kept = (self.samples if objects is None else objects)[~np.isnan(self.values)]
+        _, which = np.unique(kept, return_inverse=True)
+        sums, counts = np.bincount(which, weights=values), np.bincount(which)
+        draws = np.random.default_rng(seed).integers(0, len(counts), (resamples, len(counts)))
+        means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
         low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 

@@ -37,11 +37,8 @@ class Fixed(LightningModule):
         super().__init__()
         self.answers = answers
 
-    def test_step(self, batch: ViewBatch, batch_idx: int) -> Reconstruction:
-        meshes = [self.answers[name] for name in batch.sample_id]
-        return Reconstruction(
-            mesh=Meshes([mesh.verts_list()[0] for mesh in meshes], [mesh.faces_list()[0] for mesh in meshes])
-        )
+    def test_step(self, batch: ViewBatch, batch_idx: int) -> list[Reconstruction]:
+        return [Reconstruction(mesh=self.answers[name]) for name in batch.sample_id]
 
     validation_step = test_step
 
@@ -243,5 +240,5 @@ def test_a_step_that_returns_no_reconstruction_is_refused(truth: ViewBatch, part
         def test_step(self, batch: ViewBatch, batch_idx: int) -> None:  # type: ignore[override]
             return None
 
-    with pytest.raises(TypeError, match=r"Wrong.*self\.reconstruct\(batch\)"):
+    with pytest.raises(TypeError, match=r"Wrong.*a Reconstruction of each object.*got NoneType"):
         trainer(Evaluator()).test(Wrong({}), loader(truth, part, [0], 1), verbose=False)

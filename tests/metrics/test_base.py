@@ -137,6 +137,25 @@ def test_interval_has_the_width_of_the_central_limit_theorem() -> None:
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
 
 
+def test_views_of_one_object_are_drawn_together() -> None:
+    # 60 objects, of 1 to 8 views each that have the value of the object: the error of a ratio of sums (Cochran 1977,
+    # eq. 6.13) over 60 objects, and not that of a mean over as many independent views.
+    rng = np.random.default_rng(3)
+    views = rng.integers(1, 9, size=60)
+    shown = rng.gamma(2.0, size=60)
+    objects = np.repeat(np.arange(60), views)
+    values = shown[objects]
+    result = SampleScores(values, rng.permutation(len(values)), np.zeros(len(values), np.int64))
+    mean = values.mean()
+    error = np.sqrt(((views * (shown - mean)) ** 2).sum()) / views.sum()
+    low, high = result.interval(objects, resamples=4000)
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.08)
+    assert high - low > 1.8 * np.subtract(*result.interval(resamples=4000)[::-1])
+    # Undefined samples leave with their objects.
+    hole = SampleScores(np.where(objects == 0, np.nan, values), result.samples, result.categories)
+    assert hole.interval(objects) == hole.defined().interval(objects[objects != 0])
+
+
 def test_interval_is_seeded_and_grows_with_level() -> None:
     result = scores(list(np.random.default_rng(0).random(50)), [0] * 50)
     assert result.interval(seed=1) == result.interval(seed=1) != result.interval(seed=2)
