@@ -162,12 +162,15 @@ def runs_beside(
 
 
 def coverage(key: str, papers: Reported, beside: Beside, runs: Runs) -> tuple[int, int, int]:
-    """Rows of a paper's tables that are methods of ours; of them those run on the same data, and on similar only."""
+    """Rows of a paper's tables that are methods of ours; of them those run on the same data, and on similar only.
+
+    A line without a method of ours counts only where a suite brings runs to its table.
+    """
     total = same = similar = 0
     for one, lines in beside.ours.items():
         if one[0] == key:
             datasets = set(cells_of(papers, one)["dataset"])
-            for row in (row for line in lines for row in line.rows):
+            for row in (row for line in lines if line.ours or runs[one] for row in line.rows):
                 on_same = any(run.is_same(datasets) for run in runs[one].get(row, []))
                 total, same, similar = total + 1, same + on_same, similar + (row in runs[one] and not on_same)
     return total, same, similar

@@ -18,16 +18,17 @@ HOW_TO_READ = """\
 - Columns: arrow (better is up or down), [unit], version of the measure. A value is the mean over the seeds ± the sample
   standard deviation; without ± there is one seed. "n/a": there is no value, the notes say why; "-": the run was not
   asked for it. A measure without any value is in no table, and a method without any in no table but the main one.
-- Small, below a value: its **95 % bootstrap interval** (1,000 draws of the test samples, with replacement): what other
-  test samples might have given. Samples are drawn one by one although several may be views of one object, so it is
-  rather too narrow. With several seeds it goes from the mean of their lower ends to the mean of their upper ends: all
-  are scored on the same samples, so more seeds do not narrow it. Left out where both ends print as the value does.
-  Measures of a set as a whole (`fid`, `pck_flow`, `pck_camera`) have none.
+- *input* is what a method is given, not what it makes of it: `template` and `mean_shape` look at no picture.
+- Small, below a value: its **95 % bootstrap interval** (1,000 draws of the test objects, with replacement, each with
+  all of its views): what other test objects might have given. With several seeds it goes from the mean of their lower
+  ends to the mean of their upper ends: all are scored on the same samples, so more seeds do not narrow it. Left out
+  where both ends print as the value does. Measures of a set as a whole (`fid`, `pck_flow`, `pck_camera`) have none.
 - **Bold** is the best printed mean of one supervision group (the fields used in training), where the group has at least
-  two different ones; equal prints share it. **≈** marks a tie: a rival of the best whose interval, widened to mean ±
-  deviation where that goes further, overlaps the best one's, widened alike, so that no difference is shown. That is
-  cautious: intervals of the same samples may overlap and the difference still be real. Without an interval, and by
-  category, no tie is marked. Look at the input as well: a mask besides RGB is an advantage.
+  two different ones; equal prints share it. **≈** marks a rival of the best whose interval, widened to mean ±
+  deviation where that goes further, overlaps the best one's, widened alike. It says no more than that: both are scored
+  on the same objects, so a paired test may still find a difference. **With one seed the chance of training is in no
+  interval**: even where nothing overlaps, another seed may turn the order. Without an interval, and by category,
+  nothing is marked. Look at the input as well: a mask besides RGB is an advantage.
 - *As points*: the variants that papers on point clouds report. `chamfer_best` takes the best input view of each object
   (so it counts objects), `chamfer` the mean over all; `chamfer_diagonal` scales prediction and ground truth to a box of
   diagonal 1; `surface_iou` and `filled_iou` compare the cells of a 32³ grid that hold a point, before and after filling

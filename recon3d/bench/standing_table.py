@@ -4,9 +4,10 @@
 suite. What may be compared is said by `bench.ranking`; here it is decided by what a reader sees, the printed digits:
 
 - best: the best printed mean of a row's rivals; equal prints share it. Nothing is best where all print the same.
-- tie: not the best, but the spread (see `bench.ranking`) overlaps that of a best one, so that no difference is shown.
-  Overlap is a cautious test: both intervals are of the same samples, so a real difference may be called a tie, but
-  hardly a chance one a win. Where an interval is missing, and by category, no tie is marked.
+- tie: not the best, but the spread (see `bench.ranking`) overlaps that of a best one. Overlap is no test of a
+  difference: both intervals are of the same objects, so a paired test may still find one. And of one seed the spread
+  holds nothing of the chance of training, so that without a tie another seed may still turn the order. Where an
+  interval is missing, and by category, no tie is marked.
 """
 
 from __future__ import annotations

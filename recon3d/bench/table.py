@@ -135,18 +135,21 @@ def short(shown: Sequence[Standing], folder: str) -> str:
             parts.append(f"No result on `{name}` yet: `make bench METHOD=softras DATA={name}` makes the first.\n")
             continue
         columns = [column for column in standing.columns if column.name in README_MEASURES]
-        header, lines = results(standing, columns, ["train time"])
+        header, lines = results(standing, columns)
         keep = [position for position, title in enumerate(header) if title not in {"input", "seeds"}]
         body = [[replace(line[position], interval="").markdown for position in keep] for line in lines]
         titles = [header[position] for position in keep]
         if standing.primary is not None:  # the papers' figure: every category counts the same
             titles.insert(2, f"{standing.primary.name}, category mean")
             for row, cells in zip(standing.rows, body, strict=True):
-                cells.insert(2, replace(measure(standing, row, standing.primary, CATEGORY_MEAN), interval="").markdown)
+                cells.insert(2, measure(standing, row, standing.primary, CATEGORY_MEAN).text)  # no interval: no ranking
         link = f"[all measures, intervals, cost, provenance]({folder}/{index_page.page_name(standing)})"
         parts += [f"`{name}`, preset `{preset}` ({link}):\n", markdown.table(titles, body)]
     how = f"{folder}/README.md#how-to-read"
-    parts.append(f"**Bold**: the best of its supervision; ≈: no difference to it is shown ([how to read]({how})).\n")
+    parts.append(
+        "**Bold**: the best of its supervision; ≈: the intervals overlap, though a paired test may still find a "
+        f"difference; with one seed, chance of training is in no interval ([how to read]({how})).\n"
+    )
     return "\n".join(parts)
 
 

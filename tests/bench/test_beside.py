@@ -105,6 +105,15 @@ def test_runs_are_of_our_method_on_the_same_data_first_and_on_similar_data(folde
     assert beside.coverage("p1", papers, ours, {KEY: {}}) == (2, 0, 0)
 
 
+def test_a_line_without_a_method_of_ours_is_not_waited_for(folder: Path, run: Make) -> None:
+    (folder / "ours.csv").write_text(OURS.replace("softras-many", ""))
+    papers, ours = load(folder)
+    assert beside.coverage("p1", papers, ours, {KEY: {}}) == (1, 0, 0)
+    (standing,) = standings([run(method="half")])
+    suite = SuiteTable(KEY, standing, {"half": ("softras", "views=120")}, "[A suite](../suites/one.md)")
+    assert beside.coverage("p1", papers, ours, beside.runs_beside(papers, ours, [], [suite])) == (2, 0, 1)
+
+
 def test_other_splits_are_no_evidence(folder: Path, run: Make) -> None:
     papers, ours = load(folder)
     record = run(data="shapenet")
