@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from recon3d.apps.doctor.finding import Finding, first_line
 from recon3d.apps.doctor.packages import python_command
@@ -164,21 +162,20 @@ def check_checkout(folder: Path = Path()) -> Finding:
     return Finding("checkout", "git", "ok", f"commit {commit.stdout.strip()}, code clean")
 
 
-def check_wandb(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Finding:
-    """Whether W&B knows who logs in. No key is shown."""
-    home = home or Path.home()
-    host = urlsplit(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or "api.wandb.ai"
-    if environment.get("WANDB_API_KEY"):
-        return Finding("logging", "W&B", "ok", "WANDB_API_KEY is set")
-    for name in (".netrc", "_netrc"):
-        try:
-            login = netrc.netrc(home / name).authenticators(host)
-        except (OSError, netrc.NetrcParseError):
-            continue
-        if login:
-            if environment.get("WANDB_MODE"):
-                return Finding("logging", "W&B", "ok", f"login for {host} in ~/{name}")
-            text = f"login for {host} in ~/{name}; `make bench WANDB=1` is offline without WANDB_API_KEY or WANDB_MODE"
-            return Finding("logging", "W&B", "note", text, "export WANDB_MODE=online")
-    text = f"no login for {host}: `make bench WANDB=1` writes offline runs below runs/"
+def check_wandb(environment: Mapping[str, str] = os.environ) -> Finding:
+    """Whether W&B knows who logs in, asked as the logger asks it. No key is shown."""
+    try:
+        from recon3d.bench.wandb_run import has_key
+    except (ImportError, OSError) as error:
+        remedy = f"{python_command()} -m pip install --force-reinstall --no-deps wandb"
+        return Finding("logging", "W&B", "problem", f"does not load: {first_line(error)}", remedy)
+    mode = environment.get("WANDB_MODE")
+    if has_key():
+        text = (
+            f"a key is there; WANDB_MODE={mode} decides" if mode else "a key is there: `make bench WANDB=1` is online"
+        )
+        return Finding("logging", "W&B", "ok", text)
+    text = (
+        f"no key; WANDB_MODE={mode} decides" if mode else "no key: `make bench WANDB=1` writes offline runs below runs/"
+    )
     return Finding("logging", "W&B", "note", text, "wandb login")

@@ -154,7 +154,7 @@ def check_environment(environment: Mapping[str, str] = os.environ, cores: int | 
     for name, absent in {
         "RECON3D_DATA": "not set: data sets lie in ./datasets",
         "RECON3D_BACKEND": "not set: the default backends",
-        "WANDB_MODE": "not set: `make bench WANDB=1` is online with WANDB_API_KEY, else offline",
+        "WANDB_MODE": "not set: `make bench WANDB=1` is online where W&B finds a key, else offline",
         "CUDA_VISIBLE_DEVICES": "not set: all GPUs",
     }.items():
         value = environment.get(name)
