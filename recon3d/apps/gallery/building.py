@@ -152,6 +152,7 @@ def _page(run_set: RunSet, choice: Choice, scores: list[pd.DataFrame], samples: 
     """What the page of a data set knows."""
     data = run_set.standing.data
     assert data is not None
+    supervision = {row.method: row.supervision for row in run_set.standing.rows}
     return {
         "key": run_set.key,
         "data": data.name,
@@ -165,14 +166,20 @@ def _page(run_set: RunSet, choice: Choice, scores: list[pd.DataFrame], samples: 
         "measures": tables.sample_measures(scores),
         "rows": tables.rows(run_set),
         "stale": len(run_set.standing.stale),
-        "methods": [{"name": run.method, "seed": run.record.seed} for run in run_set.runs],
+        "methods": [
+            {"name": run.method, "seed": run.record.seed, "supervision": supervision[run.method]}
+            for run in run_set.runs
+        ],
         "categories": sorted({sample["category"] for sample in samples}),
         "samples": samples,
     }
 
 
 def _summary(run_set: RunSet, choice: Choice, samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the landing page knows: the medians of the categories first, with the mesh of the best method."""
+    """What the landing page knows: the medians of the categories first, with the mesh of the method with the best mean.
+
+    It is the best over all supervisions, and so no ranking, which the page says.
+    """
     standing = run_set.standing
     means = {
         run.method: result.value if result.higher_is_better else -result.value
@@ -191,6 +198,7 @@ def _summary(run_set: RunSet, choice: Choice, samples: list[dict[str, Any]]) -> 
         "methods": [run.method for run in run_set.runs],
         "best": best,
         "primary": choice.measure,
+        "supervision": next(row.supervision for row in standing.rows if row.method == best),
         "pictures": [
             {"folder": sample["folder"], "mesh": sample["results"][best]["error"] is None} for sample in shown
         ],

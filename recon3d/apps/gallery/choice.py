@@ -36,7 +36,8 @@ class Choice(NamedTuple):
         return (
             f"{len(self.samples)} of {self.total} test samples, the same for all methods and not picked by hand: "
             f"spread evenly over the categories; of each category the worst and the best by {self.measure}, averaged "
-            f"over the {n_methods} methods shown, from three samples on the median, and evenly spaced ranks between."
+            f"over the {n_methods} methods shown, from three samples on the median, and evenly spaced ranks between. "
+            "Orders by worst, best or median cases of one method are of these samples, not of the whole test set."
         )
 
 

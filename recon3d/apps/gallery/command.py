@@ -11,9 +11,10 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from recon3d.apps.gallery.building import build_set
-from recon3d.apps.gallery.data_files import write_script
+from recon3d.apps.gallery.data_files import script, write_script
 from recon3d.apps.gallery.runs import RunSet, find_runs
 
+_ASSETS = files("recon3d.apps.gallery") / "assets"
 INDEX = Path("data") / "index.js"  # what tells a gallery from another folder
 
 
@@ -45,7 +46,7 @@ def main(
 
     Raises:
         FileNotFoundError: there is no such preset or no run; the message says what makes one.
-        ValueError: `out` holds something else, or a run that cannot be read.
+        ValueError: `out` holds something else, or something besides a gallery, or a run that cannot be read.
     """
     if not (configs / "presets" / f"{preset}.yaml").is_file():
         known = ", ".join(sorted(file.stem for file in (configs / "presets").glob("*.yaml"))) or "none"
@@ -73,16 +74,35 @@ def main(
 
 
 def _check(out: Path) -> None:
-    """Refuse to replace what is no gallery."""
-    if out.exists() and not out.is_dir():
+    """Refuse to replace what is no gallery, or a gallery with files of somebody else."""
+    if not out.exists():
+        return
+    if not out.is_dir():
         raise NotADirectoryError(f"{out} is a file; --out expects a folder.")
-    if out.exists() and any(out.iterdir()) and not (out / INDEX).is_file():
+    there = {path.name for path in out.iterdir()}
+    if there and not _is_gallery(out / INDEX):
         raise ValueError(f"{out} is not empty and not a gallery, and would be replaced; choose another --out.")
+    with as_file(_ASSETS) as assets:
+        foreign = there - {path.name for path in assets.iterdir()} - {INDEX.parts[0]}
+    if foreign:
+        raise ValueError(
+            f"{out} is a gallery with entries that are not of it and would be lost: {', '.join(sorted(foreign))}. "
+            "Move them away, or choose another --out and copy the new gallery over the old one."
+        )
+
+
+def _is_gallery(index: Path) -> bool:
+    """Whether the file is the index that `_build` writes."""
+    beginning = script("index", None).partition("null")[0].encode()
+    if not index.is_file():
+        return False
+    with index.open("rb") as file:
+        return file.read(len(beginning)) == beginning
 
 
 def _build(folder: Path, run_sets: list[RunSet], n_samples: int, console: Console) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with as_file(files("recon3d.apps.gallery") / "assets") as assets:
+    with as_file(_ASSETS) as assets:
         shutil.copytree(assets, folder)
     summaries = []
     with Progress(console=console, transient=True) as progress:

@@ -99,6 +99,30 @@ def test_a_folder_that_is_no_gallery_is_not_replaced(board, build, tmp_path):
     assert (tmp_path / "home" / "thesis.tex").read_text() == "years"
 
 
+def test_a_gallery_with_files_of_somebody_else_is_not_replaced(board, build, tmp_path):
+    out = tmp_path / "pages"
+    assert build(out, board, methods=["template"]) == 0
+    for name in (".git", "CNAME"):
+        (out / name).write_text("mine")
+    with pytest.raises(ValueError, match=r"not of it and would be lost: \.git, CNAME\. Move them away"):
+        build(out, board, methods=["template"])
+    assert (out / "CNAME").read_text() == "mine"
+    for name in (".git", "CNAME"):
+        (out / name).unlink()
+    assert build(out, board, methods=["template"]) == 0
+    (out / "data" / "index.js").write_text("var mine = 1;")
+    with pytest.raises(ValueError, match="not a gallery"):
+        build(out, board, methods=["template"])
+
+
+def test_methods_carry_the_supervision_within_which_they_are_compared(page):
+    shown = value(page / "data/tiny-tiny/set.js")
+    told = {row["method"]: row["supervision"] for row in shown["rows"]}
+    assert {item["name"]: item["supervision"] for item in shown["methods"]} == told and len(set(told.values())) > 1
+    (summary,) = value(page / "data/index.js")["sets"]
+    assert summary["supervision"] == told[summary["best"]]
+
+
 def test_a_method_that_fails_is_said_on_the_page(board, build, tmp_path, monkeypatch):
     real = building.predicted_model
 

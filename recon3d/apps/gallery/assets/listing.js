@@ -15,7 +15,8 @@ recon3dGallery.home = (index) => {
       el("h2", {}, set.data, " ", el("span", { class: "tag" }, set.preset)),
       el("p", {}, `${set.samples} of ${set.total} test samples · ${set.categories} ` +
         `${set.categories === 1 ? "category" : "categories"} · ${set.methods.length} methods`),
-      el("p", { class: "quiet" }, `Above: inputs, and the meshes of ${set.best}, the best by ${set.primary}. `,
+      el("p", { class: "quiet" }, `Above: inputs, and the meshes of ${set.best} (supervision: ${set.supervision}), which has ` +
+        `the best mean ${set.primary} of all, whatever they learn from. `,
         `Methods: ${set.methods.join(", ")}.`),
     ),
   );

@@ -14,10 +14,13 @@ recon3dGallery.sample = (set, sample) => {
       role: target ? null : "link" }, text);
 
   const shown = set.measures.filter((measure) => ["voxel_iou", "chamfer", "f_score", "mask_iou"].includes(measure.name));
-  const best = (measure) => {
-    const values = set.methods.map(({ name }) => sample.results[name]?.scores[measure.name])
-      .filter((value) => value !== undefined);
-    return values.sort((a, b) => recon3dGallery.better(measure, a, b))[0];
+  // The best of its supervision, where that has two different scores: methods that are told more are no rivals.
+  const isBest = (measure, method) => {
+    const { supervision } = set.methods.find(({ name }) => name === method);
+    const values = set.methods.filter((other) => other.supervision === supervision)
+      .map(({ name }) => sample.results[name]?.scores[measure.name]).filter((value) => value !== undefined);
+    const first = values.sort((a, b) => recon3dGallery.better(measure, a, b))[0];
+    return first !== values.at(-1) && first === sample.results[method].scores[measure.name];
   };
 
   async function download(event, name) {
@@ -44,7 +47,7 @@ recon3dGallery.sample = (set, sample) => {
     const scores = result && el("dl", {}, shown.filter((measure) => result.scores[measure.name] !== undefined)
       .map((measure) => {
         const value = result.scores[measure.name];
-        return el("div", { class: value === best(measure) ? "best" : null },
+        return el("div", { class: isBest(measure, name) ? "best" : null },
           el("dt", {}, `${measure.name} ${arrow(measure)}`), el("dd", {}, number(value, measure.unit)));
       }));
     return el("figure", { class: result ? "tile" : "tile truth", "data-model": name }, stage,
@@ -105,7 +108,8 @@ recon3dGallery.sample = (set, sample) => {
         "cannot be turned here. Shown are previews from the input view; the GLB files can be downloaded."),
       toolbar, chips, tiles,
       el("p", { class: "quiet" }, "Each mesh starts in the input view: through the camera that the method predicts, " +
-        "else that of the data. Drag, or focus a viewer and use the arrow keys, to turn. The best score of a measure is marked."),
+        "else that of the data. Drag, or focus a viewer and use the arrow keys, to turn. ★ marks the " +
+        "best score of a measure among methods with the same supervision."),
       el("h2", {}, "All measures of this sample"),
       recon3dGallery.table("One sample; the means over the test set are on the page of the data set", columns, rows, "wide"),
     ],
