@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from recon3d.apps.editing.command import Request
@@ -26,6 +28,7 @@ def bench(options: argparse.Namespace) -> int:
     from recon3d.bench.runner import bench
     from recon3d.bench.table import terminal_table
 
+    _check_loggers(options.logger)
     results = options.results or options.leaderboard / "results"
     if options.overrides and options.results is None:
         # A run with other numbers than the configs is not evidence of the cell, so it stays out of the leaderboard.
@@ -57,6 +60,16 @@ def bench(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _check_loggers(names: Sequence[str]) -> None:
+    """Refuse a logger whose package is not installed, before LightningCLI does so in the words of its parser."""
+    for name in names:
+        if name in ("wandb", "tensorboard") and importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"--logger {name}: {name} is not installed; it comes with the extra `{name}`: "
+                f"pip install -e '.[{name}]'"
+            )
+
+
 def suite(options: argparse.Namespace) -> int:
     """Run what is not finished of a suite, show what came out."""
     from recon3d.bench.suite import SUITES, is_grid
@@ -64,7 +77,10 @@ def suite(options: argparse.Namespace) -> int:
     path = options.leaderboard.parent / SUITES / f"{options.name}.yaml"
     grid = is_grid(path)
     foreign = ("rows",) if grid else ("methods", "data", "logger")
-    if wrong := [f"--{name}" for name in foreign if getattr(options, name, None)]:
+    wrong = [f"--{name}" for name in foreign if getattr(options, name, None)]
+    if not grid and options.devices != "1":
+        wrong.append("--devices")
+    if wrong:
         raise ValueError(f"{path} is {'a grid' if grid else 'an experiment'} and has no {', '.join(wrong)}.")
     return _grid(options, path) if grid else _experiment(options, path)
 
@@ -80,6 +96,7 @@ def _grid(options: argparse.Namespace, path: Path) -> int:
     from recon3d.bench.suite import read_grid
     from recon3d.bench.table import HIDDEN_PRESETS, write_all
 
+    _check_loggers(options.logger)
     grid = read_grid(path)
     chosen = cells(
         grid,

@@ -64,7 +64,10 @@ def _replace_all(writers: Mapping[Path, Callable[[Path], object]]) -> None:
                 write(temporary[path])
                 _flush(temporary[path])
             except Exception as error:
-                raise _naming(path, temporary[path], error) from error
+                named = _naming(path, temporary[path], error)
+                if named is error:
+                    raise
+                raise named from error
         for path in writers:
             temporary[path].replace(path)
     finally:

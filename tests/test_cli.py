@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -121,6 +122,14 @@ def test_loggers_are_taken_by_name_and_each_once(benched, tiny_configs):
     assert [cell.loggers for cell, _ in benched] == [("tensorboard", "wandb"), ("wandb", "tensorboard")]
 
 
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_a_logger_that_is_not_installed_is_answered_with_its_extra(benched, tiny_configs, name, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == name else found(asked))
+    assert cli.main(["bench", "--method", "softras", "--configs", str(tiny_configs), "--logger", name]) == 1
+    assert f"pip install -e '.[{name}]'" in capsys.readouterr().err and benched == []
+
+
 def test_bench_passes_everything_on(benched, tiny_configs, tmp_path):
     arguments = ["bench", "--method", "softras", "--data", "tiny", "--preset", "smoke", "--seed", "3", "--devices", "2"]
     places = {"configs": tiny_configs, "leaderboard": tmp_path / "board", "runs": tmp_path / "runs"}
@@ -179,6 +188,8 @@ def test_a_suite_is_run_and_shown_and_its_failures_give_status_1(tiny_configs, t
     assert cli.main(["suite", "two", *places, "--rows", "found"]) == 0  # the lost one was not asked for
     assert sorted(path.name for path in board.rglob("*.json")) == ["mean_shape--seed0.json", "template--seed0.json"]
     assert not (board / "results").exists() and (runs / "suites" / "two" / "found").is_dir()
+    assert cli.main(["suite", "two", *places, "--devices", "2"]) == 1
+    assert "two.yaml is an experiment and has no --devices." in capsys.readouterr().err
     assert cli.main(["suite", "tow", *places]) == 1
     assert "known suites: two" in capsys.readouterr().err
 

@@ -12,16 +12,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from recon3d.bench import runner
 from recon3d.bench.cell import Cell
+from recon3d.bench.processes import LEAVE
 from recon3d.bench.record import load
 from recon3d.bench.suite import Grid, known
 
 logger = logging.getLogger(__name__)
+
+PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+POLL = 0.5  # seconds between two looks for a signal
+STOP = LEAVE + 3.0  # seconds that a cell has to end after one; Slurm kills after 30
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ def run_grid(chosen: Sequence[Cell], force: bool = False) -> list[Outcome]:
 
     Raises:
         ValueError: a damaged Record; it is known before hours are spent.
+        SystemExit: SIGTERM or Ctrl-C, when the cell that ran has ended.
     """
     for cell in chosen:
         if cell.record_path.exists():
@@ -107,13 +114,21 @@ def run_grid(chosen: Sequence[Cell], force: bool = False) -> list[Outcome]:
     outcomes = []
     for number, cell in enumerate(chosen, start=1):
         name = f"{cell.method} on {cell.data}, seed {cell.seed} ({number} of {len(chosen)})"
-        if not force and runner.finished(cell) is not None:
+        if not force and _is_finished(cell):
             logger.info("%s: finished", name)
             outcomes.append(Outcome(cell, "finished", 0.0))
             continue
         logger.info("%s", name)
         outcomes.append(_run(cell, force))
     return outcomes
+
+
+def _is_finished(cell: Cell) -> bool:
+    try:
+        return runner.finished(cell) is not None
+    except (Exception, SystemExit) as error:  # the parser, a constructor, data that are gone: it fails in its process
+        logger.warning("%s on %s cannot be looked at (%s); it is run.", cell.method, cell.data, error)
+        return False
 
 
 def _run(cell: Cell, force: bool) -> Outcome:
@@ -131,7 +146,8 @@ def _run(cell: Cell, force: bool) -> Outcome:
     command = [sys.executable, "-m", "recon3d", "bench", "--alone", *(["--force"] if force else [])]
     command += [str(part) for option in options.items() for part in option]
     command += [part for name in cell.loggers for part in ("--logger", name)]
-    status = subprocess.run([*command, *cell.overrides], check=False).returncode
+    before = runner.stamp(cell.record_path)
+    status = _exit_status([*command, *cell.overrides])
     seconds = time.perf_counter() - started
     if status == 0:
         return Outcome(cell, "done", seconds)
@@ -141,8 +157,40 @@ def _run(cell: Cell, force: bool) -> Outcome:
         hint = "; was there too little memory?" if -status == signal.SIGKILL else ""
         error = f"the process was killed by {name}{hint}"
         runner.save_failure(cell, error)
-    else:
-        record = load(cell.record_path) if cell.record_path.exists() else None
-        error = record.error or "" if record is not None else ""
-        error = error.partition("\n")[0] or f"exit status {status}, see above; the Record of an earlier run is kept"
+        return Outcome(cell, "failed", seconds, error)
+    written = runner.stamp(cell.record_path) != before
+    told = load(cell.record_path).error if written else None  # an earlier Record knows nothing of this run
+    error = (told or "").partition("\n")[0] or f"exit status {status}, see above"
+    if not cell.record_path.exists():
+        runner.save_failure(cell, error)
     return Outcome(cell, "failed", seconds, error)
+
+
+def _exit_status(command: Sequence[str]) -> int:
+    """Exit status of a process, below 0 for a signal; SIGTERM and Ctrl-C are passed on, and end this process after it.
+
+    Raises:
+        SystemExit: this process was sent SIGTERM or SIGINT, and the other has ended.
+    """
+    asked: list[int] = []
+    former = {number: signal.signal(number, lambda sent, _: asked.append(sent)) for number in PASSED_ON}
+    try:
+        process = subprocess.Popen(command)
+        while process.poll() is None and not asked:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(POLL)
+        if asked:
+            # Ctrl-C in a terminal reaches the other one by itself, too; a training ignores the second.
+            process.send_signal(asked[0])
+            try:
+                process.wait(STOP)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        status = process.wait()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    if asked:
+        logger.warning("Stopped by %s. The same command goes on.", signal.Signals(asked[0]).name)
+        raise SystemExit(128 + asked[0])
+    return status

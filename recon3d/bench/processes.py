@@ -19,13 +19,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from recon3d.bench.ddp import NAMES, MethodDDPStrategy
+
 logger = logging.getLogger(__name__)
 
 GRACE = 10.0  # seconds that the other processes have to end by themselves when one has failed
+TOLD = 2_000  # characters of an error that reach the parent: it reads when all have ended, and a pipe holds 64 KiB
+STOPPED = 128 + signal.SIGTERM
 LEAVE = 25.0  # seconds that all have after SIGTERM or Ctrl-C: Slurm and Docker kill after 30 and 10 by default
 
 
@@ -42,6 +47,25 @@ def launcher() -> str | None:
     return "another program (LOCAL_RANK is set)" if "LOCAL_RANK" in os.environ else None
 
 
+def device_count(trainer: Trainer) -> int:
+    """Processes that a run takes, one for each device.
+
+    Raises:
+        ValueError: others than this process are to start them, or start them already.
+    """
+    if (program := launcher()) or trainer.num_nodes > 1:
+        raise ValueError(
+            "bench starts its own processes, on one machine: call it once, with --devices N. Use recon3d fit for "
+            f"several machines and under a launcher, here {program or 'none'} (docs/devices.md)."
+        )
+    if trainer.num_devices > 1 and not isinstance(trainer.strategy, MethodDDPStrategy):
+        raise ValueError(
+            f"bench runs on several devices by one of the strategies {', '.join(NAMES)}, "
+            f"not by {type(trainer.strategy).__name__}."
+        )
+    return trainer.num_devices
+
+
 def describe(error: BaseException) -> str:
     """Kind, message and place of an error, for a Record."""
     where = traceback.extract_tb(error.__traceback__)[-1]
@@ -56,7 +80,7 @@ def run_in_processes(function: Callable[..., object], n: int, *args: Any) -> Non
 
     Raises:
         ProcessError: a process failed or was killed; the first one to do so is named.
-        SIGTERMException: this process was sent SIGTERM, and the others have ended.
+        SIGTERMException: this process was sent SIGTERM, or one that trains, and the others have ended.
     """
     failures = multiprocessing.get_context("spawn").SimpleQueue()
     level = logging.getLogger("recon3d").getEffectiveLevel()
@@ -72,6 +96,8 @@ def run_in_processes(function: Callable[..., object], n: int, *args: Any) -> Non
         rank, reason = error.error_index, error.msg
         if not failures.empty():
             rank, reason = failures.get()
+        elif error.exit_code == STOPPED:
+            raise SIGTERMException from error
         raise ProcessError(f"process {rank} of {n}: {reason}") from error
     except KeyboardInterrupt:
         _leave(processes.processes)
@@ -119,8 +145,10 @@ def _process(
     logging.getLogger("recon3d").setLevel(level if rank == 0 else max(level, logging.WARNING))
     try:
         function(*args)
+    except SIGTERMException:  # a SystemExit without a status, with which a process ends as if it had done its part
+        sys.exit(STOPPED)
     except Exception as error:
-        failures.put((rank, describe(error)))  # before the log: the others fail soon, for want of this one
+        failures.put((rank, describe(error)[:TOLD]))  # before the log: the others fail soon, for want of this one
         logger.exception("Process %d of %d failed.", rank, n)
         sys.exit(1)
 

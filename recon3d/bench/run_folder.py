@@ -17,11 +17,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from recon3d.files import write_whole
 from recon3d.methods.base import CLASS_KEY, ReconstructionMethod
 from recon3d.methods.loading import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINT = "last.ckpt"
+DATA_HASH = "data_hash"
 LOCK = ".lock"
 
 
@@ -43,6 +46,7 @@ def alone(folder: Path, wait: bool = False) -> Iterator[None]:
         BusyError: another process has it.
     """
     with (folder / LOCK).open("a+") as file:
+        held = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -56,11 +60,12 @@ def alone(folder: Path, wait: bool = False) -> Iterator[None]:
             logger.info("Waiting for %s, which is at the same run in %s.", holder, folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
+            held = False
             logger.warning("%s: no locks on this file system (%s); run no cell twice at once.", folder, error)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        for rest in folder.glob(".*.part"):
+        for rest in folder.glob(".*.part") if held else ():  # else it may be another process that is writing
             rest.unlink()
         yield
 
@@ -93,11 +98,38 @@ def check_resumable(checkpoint: Path, method: ReconstructionMethod) -> None:
             raise ValueError(f"{checkpoint} is of {found}, expected one of {own}.")
         if "loops" not in content:
             raise ValueError(f"{checkpoint} holds weights alone, no state of a training.")
+        loop = content["loops"]["fit_loop"]
+        by_hand = loop["epoch_loop.manual_optimization.optim_step_progress"]["total"]["completed"]
+        by_trainer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+        if method.automatic_optimization and by_hand and not by_trainer:
+            raise ValueError(f"{checkpoint} is of an older version, which counted its {by_hand} steps elsewhere.")
     except ValueError as error:
         raise ValueError(
             f"The training cannot go on from {checkpoint}. Delete the file, or run with --force (make: FORCE=1), to "
             f"train from the start. {error}"
         ) from error
+
+
+def keep_data_hash(folder: Path, data_hash: str, method: str) -> None:
+    """Keep with a run what it is trained on, from its start on; a run of before this was kept is taken as it is.
+
+    Args:
+        folder: of the run.
+        data_hash: of the data that are given now.
+        method: for the error.
+
+    Raises:
+        ValueError: there is a checkpoint, trained on other data; the folder's name does not depend on where data lie.
+    """
+    path = folder / DATA_HASH
+    if (folder / CHECKPOINT).exists() and path.exists() and (found := path.read_text()) != data_hash:
+        raise ValueError(
+            f"{folder} was trained on other data (hash {found[:12]}) than those that are given now ({data_hash[:12]}): "
+            f"going on would mix them, and may test on what was trained on. Run {method} with --force (make: "
+            f"METHOD={method} FORCE=1) to train it anew, give another folder with --runs, or the former data with "
+            "RECON3D_DATA."
+        )
+    write_whole(path, data_hash.encode())
 
 
 def training_log(folder: Path) -> pd.DataFrame:

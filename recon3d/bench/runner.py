@@ -8,10 +8,7 @@ lacks a measure of the present protocol is made anew from the trained weights, w
 from __future__ import annotations
 
 import logging
-import resource
 import signal
-import sys
-import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -25,11 +22,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from recon3d.bench.cell import Cell, ReconCLI, data_overrides, own_arguments, resolved_hash
-from recon3d.bench.ddp import NAMES, MethodDDPStrategy
-from recon3d.bench.processes import ProcessError, describe, launcher, run_in_processes
+from recon3d.bench.cost import ms_per_image, peak_mib, with_cost_of
+from recon3d.bench.processes import ProcessError, describe, device_count, run_in_processes
 from recon3d.bench.provenance import provenance
 from recon3d.bench.record import SCHEMA, Cost, Data, Record, is_finished, load, save
-from recon3d.bench.run_folder import BusyError, alone, check_resumable, check_writable
+from recon3d.bench.run_folder import CHECKPOINT, BusyError, alone, check_resumable, check_writable, keep_data_hash
 from recon3d.bench.run_log import files_of, run_logs
 from recon3d.bench.survival import Stopping, TrainClock
 from recon3d.evaluation.convert import NO_NETWORK
@@ -38,12 +35,10 @@ from recon3d.evaluation.picture import SCORES, comparison_picture
 from recon3d.evaluation.protocol import PROTOCOL
 from recon3d.files import replace_file, write_whole
 from recon3d.methods.base import ReconstructionMethod
-from recon3d.structures import ViewBatch
 
 logger = logging.getLogger(__name__)
 
 BASELINES = ("template", "mean_shape")  # scored beside every method: a number means little without its floor
-CHECKPOINT = "last.ckpt"
 UNKNOWN_HASH = "0" * 64  # of a run that failed before its configuration was read
 # Warnings of Lightning that say nothing to somebody who runs a cell.
 EXPECTED_WARNINGS = (
@@ -102,7 +97,7 @@ def _run_held(cell: Cell, force: bool, baseline: bool, held: ExitStack) -> Recor
         if baseline and (lacking := _lacking(cli)):
             logger.info("%s is left out: it trains on %s, which %s lacks.", cell.method, ", ".join(lacking), cell.data)
             return None
-        devices = _devices(cli.trainer)
+        devices = device_count(cli.trainer)
         folder.mkdir(parents=True, exist_ok=True)
         held.enter_context(alone(folder, wait=baseline))
         if not force and _is_done(cell, cli, digest):  # by the process that had the folder
@@ -113,7 +108,10 @@ def _run_held(cell: Cell, force: bool, baseline: bool, held: ExitStack) -> Recor
             (folder / CHECKPOINT).unlink(missing_ok=True)
         cli.datamodule.prepare_data()
         if devices > 1:
+            before = stamp(cell.record_path)
             run_in_processes(_take_part, devices, cell, digest)
+            if stamp(cell.record_path) == before:
+                raise ProcessError(f"the {devices} processes have ended without a Record, see above")
             return load(cell.record_path)
         measured = _measured(cell, cli, digest)
         assert measured is not None  # the only process
@@ -123,10 +121,9 @@ def _run_held(cell: Cell, force: bool, baseline: bool, held: ExitStack) -> Recor
     except Exception as error:
         logger.exception("%s on %s failed.", cell.method, cell.data)
         record = _failed(cell, cli, str(error) if isinstance(error, ProcessError) else describe(error), digest)
-        if cell.record_path.exists() and load(cell.record_path).error is None:
-            logger.error("%s of an earlier run is kept.", cell.record_path)
-            _end_logs(cli, record, {})
-            return record
+        saved = _save_failed(record, cell.record_path)
+        _end_logs(cli, record, files_of(record, cell.record_path, cell.folder(digest)) if saved else {})
+        return record
     save(record, cell.record_path)
     _end_logs(cli, record, files_of(record, cell.record_path, cell.folder(digest)))
     return record
@@ -134,7 +131,7 @@ def _run_held(cell: Cell, force: bool, baseline: bool, held: ExitStack) -> Recor
 
 def finished(cell: Cell) -> Record | None:
     """The Record of a cell that `run` would not run again; None where it would."""
-    if not cell.record_path.exists():
+    if not cell.record_path.exists() or load(cell.record_path).error is not None:
         return None
     _quiet()
     cli = _built(cell)
@@ -143,10 +140,24 @@ def finished(cell: Cell) -> Record | None:
 
 def save_failure(cell: Cell, error: str) -> None:
     """Write the Record of a run that ended without one; that of an earlier run that finished is kept."""
-    if cell.record_path.exists() and load(cell.record_path).error is None:
-        logger.error("%s of an earlier run is kept.", cell.record_path)
-        return
-    save(_failed(cell, None, error, UNKNOWN_HASH), cell.record_path)
+    _save_failed(_failed(cell, None, error, UNKNOWN_HASH), cell.record_path)
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Changes when a file is written anew; None without the file."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_mtime_ns, found.st_ino
+
+
+def _save_failed(record: Record, path: Path) -> bool:
+    """Save the Record of a failure, except in the place of one that finished; whether it was saved."""
+    if path.exists() and load(path).error is None:
+        logger.error("%s of an earlier run is kept.", path)
+        return False
+    save(record, path)
+    return True
 
 
 def _built(cell: Cell) -> ReconCLI:
@@ -196,25 +207,6 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _devices(trainer: Trainer) -> int:
-    """Processes that a run takes, one for each device.
-
-    Raises:
-        ValueError: others than this process are to start them, or start them already.
-    """
-    if (program := launcher()) or trainer.num_nodes > 1:
-        raise ValueError(
-            "bench starts its own processes, on one machine: call it once, with --devices N. Use recon3d fit for "
-            f"several machines and under a launcher, here {program or 'none'} (docs/devices.md)."
-        )
-    if trainer.num_devices > 1 and not isinstance(trainer.strategy, MethodDDPStrategy):
-        raise ValueError(
-            f"bench runs on several devices by one of the strategies {', '.join(NAMES)}, "
-            f"not by {type(trainer.strategy).__name__}."
-        )
-    return trainer.num_devices
-
-
 def _take_part(cell: Cell, digest: str) -> None:
     """What each process of a run on several devices does; process 0 writes."""
     _quiet()
@@ -233,7 +225,7 @@ def _measured(cell: Cell, cli: ReconCLI, digest: str) -> Record | None:
         log.begin(cell, folder, fresh=not (folder / CHECKPOINT).exists())
     record = _fit_and_test(cell, cli, clock, folder, digest)
     if record is not None and clock.started is None and is_finished(cell.record_path, digest, {}):
-        record = _with_cost_of(load(cell.record_path), record)
+        record = with_cost_of(load(cell.record_path), record)
     return record
 
 
@@ -255,6 +247,8 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
         trainer.callbacks = [one for one in trainer.callbacks if not isinstance(one, ModelCheckpoint)]
         trainer.callbacks += [clock, Stopping(checkpoint), keeper]
         resume = str(checkpoint) if checkpoint.exists() else None
+        if trainer.is_global_zero:
+            keep_data_hash(folder, data_hash, cell.method)
         if resume:
             check_resumable(checkpoint, method)
             logger.info("Going on from %s.", checkpoint)
@@ -283,8 +277,8 @@ def _fit_and_test(cell: Cell, cli: ReconCLI, clock: TrainClock, folder: Path, di
         cost=Cost(
             params=sum(p.numel() for p in method.parameters()),
             train_s=seconds,
-            ms_per_image=_ms_per_image(method, batch),
-            peak_mem_mib=_peak_mib(device),
+            ms_per_image=ms_per_image(method, batch),
+            peak_mem_mib=peak_mib(device),
             steps=trainer.global_step if method.needs else None,
         ),
         provenance=provenance(digest, device, cell.configs),
@@ -334,45 +328,6 @@ def _about(method: ReconstructionMethod) -> dict[str, Any]:
         "supervision": tuple(sorted(method.needs)),
         "paper": method.paper,
     }
-
-
-def _ms_per_image(method: ReconstructionMethod, batch: ViewBatch, repeats: int = 20) -> float:
-    """Median milliseconds to reconstruct one image, after three warm-up rounds."""
-    one = ViewBatch(
-        images=batch.images[:1],
-        masks=batch.masks[:1],
-        sample_id=batch.sample_id[:1],
-        category=batch.category[:1],
-        cameras=batch.cameras[:1] if batch.cameras is not None else None,
-    )
-    times = []
-    with torch.inference_mode():
-        for _ in range(repeats + 3):
-            start = time.perf_counter()
-            method.reconstruct(one)
-            if one.images.is_cuda:
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-    return 1e3 * sorted(times[3:])[repeats // 2]
-
-
-def _peak_mib(device: torch.device) -> float:
-    """Highest memory in use: of the accelerator, else of this process (Linux counts in KiB, macOS in bytes)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _with_cost_of(earlier: Record, record: Record) -> Record:
-    """`record` of a run that was only tested now, with the memory that its training took.
-
-    Of two times of a reconstruction on one device the shorter counts: it was disturbed less by other work.
-    """
-    kept = [earlier.cost, record.cost]
-    peak = max((cost.peak_mem_mib for cost in kept if cost.peak_mem_mib is not None), default=None)
-    same_device = earlier.provenance.device == record.provenance.device
-    times = [cost.ms_per_image for cost in (kept if same_device else kept[1:]) if cost.ms_per_image is not None]
-    return replace(record, cost=replace(record.cost, peak_mem_mib=peak, ms_per_image=min(times, default=None)))
 
 
 def _send_logs_to(trainer: Trainer, folder: Path) -> None:

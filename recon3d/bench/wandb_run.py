@@ -18,10 +18,10 @@ from wandb.sdk.lib.wbauth import authenticate_session
 
 from recon3d.bench.cell import Cell
 from recon3d.bench.record import Record
+from recon3d.bench.run_folder import CHECKPOINT
 from recon3d.files import write_whole
 
 ID_FILE = "wandb_id"  # in the run's folder: a run that is killed and goes on is one run on W&B, too
-CHECKPOINT = "last.ckpt"
 
 
 class RunLogger(WandbLogger):

@@ -188,6 +188,8 @@ class Preparation:
         picture, mask = read_view(view)
         seen = on_white(picture)
         factor = max(square_crop(mask_box(np.asarray(mask) >= OPAQUE), self.size).side // self.size, 1)
+        while factor > 1 and np.asarray(mask.reduce(factor)).max() < OPAQUE:  # a wire, thinner than half a new pixel
+            factor -= 1
         if factor > 1:  # the crop resizes without a filter, which would let fine patterns through
             seen, mask = seen.reduce(factor), mask.reduce(factor)
         box = PngInfo()

@@ -141,5 +141,5 @@ def _load(loader: Any, indices: list[Any]) -> ViewBatch:
 
 
 def _step(trainer: Trainer) -> int:
-    """The step that Lightning gives the numbers that it logs; `global_step` counts each optimiser of a GAN."""
+    """The step that Lightning gives the numbers that it logs; `global_step` is 0 where no optimiser steps."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped

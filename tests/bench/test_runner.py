@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -326,7 +327,7 @@ def test_precedence_is_base_method_data_preset_command_line(cell):
 
 def test_train_time_adds_up_over_sessions(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     first = runner.TrainClock()
     now[0] = 150.0  # setting up is not training
     first.on_train_start(None, None)
@@ -342,7 +343,7 @@ def test_train_time_adds_up_over_sessions(monkeypatch):
 
 def test_train_time_leaves_validation_out(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     clock, logged = runner.TrainClock(), {}
     module = SimpleNamespace(
         log=lambda name, value, sync_dist: logged.update({name: value}), device=torch.device("cpu")
@@ -360,7 +361,7 @@ def test_train_time_leaves_validation_out(monkeypatch):
 
 def test_train_time_waits_for_the_gpu(monkeypatch):
     now, logged = [0.0], {}
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     # What is queued takes until second 40.
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: now.__setitem__(0, 40.0))
     for device, seconds in (("cpu", 10.0), ("cuda:0", 40.0)):
@@ -377,7 +378,7 @@ def test_train_time_waits_for_the_gpu(monkeypatch):
 
 def test_train_time_of_a_run_that_was_already_trained_is_what_the_checkpoint_says(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     clock = runner.TrainClock()
     clock.load_state_dict({"seconds": 42.0})
     now[0] = 130.0  # resumed after the last epoch: nothing is left to train

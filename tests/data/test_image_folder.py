@@ -489,3 +489,19 @@ def test_adaptive_texture_trains_on_photographs(photographs, tmp_path):
     fit(method, module, 1, tmp_path)
     assert any((p != q).any() for p, q in zip(method.parameters(), before, strict=True))
     assert all(p.isfinite().all() for p in method.parameters())
+
+
+def test_a_wire_thinner_than_a_pixel_that_is_trained_on_stays_an_object(tmp_path):
+    side = 40 * SIZE
+    for name in ("a", "b", "c"):
+        rgba = np.zeros((side, side, 4), dtype=np.uint8)
+        rgba[10, 10:-10, 3] = rgba[10:-10, 10, 3] = 255  # an angle of wire, one pixel thick
+        path = tmp_path / "images/wire" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rgba).save(path, compress_level=1)
+    module = ImageFolderDataModule(tmp_path, image_size=SIZE)
+    module.prepare_data()
+    module.setup("fit")
+    (photograph,) = module.preparation.photographs(module.preparation.folder.objects[0])
+    left, top, right, bottom = photograph.box
+    assert min(right - left, bottom - top) > 0.95 * photograph.size[0]
