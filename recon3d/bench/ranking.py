@@ -9,7 +9,7 @@ The rules:
 - The remaining seeds of a method make one row: mean and sample standard deviation. A measure missing in one seed is
   missing in the row, never averaged over the rest.
 - The interval of a row is from the mean of its seeds' lower ends to the mean of their upper ends: all seeds are scored
-  on the same samples, so averaging them does not make the choice of samples count less. It says what other test samples
+  on the same objects, so averaging them does not make the choice of objects count less. It says what other test objects
   might have given; the deviation says what other seeds might have. The *spread* of a row, which decides ties, is the
   interval, widened to mean ± deviation where that goes further.
 - Rows are compared within one supervision group; by a measure of image features, within one feature network as well.
