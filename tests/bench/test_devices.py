@@ -89,6 +89,16 @@ def start(job: Job) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_the_record_of_an_earlier_run_is_no_result_of_processes_that_wrote_none(cell, monkeypatch):
+    this = cell("template", overrides=TWO)
+    earlier = runner.run(replace(this, overrides=()))
+    assert earlier.error is None
+    monkeypatch.setattr(runner, "run_in_processes", lambda *_: None)
+    record = runner.run(this, force=True)
+    assert record.error == "the 2 processes have ended without a Record, see above"
+    assert load(this.record_path) == earlier
+
+
 @pytest.mark.slow
 def test_bench_on_two_devices_tests_a_checkpoint_as_on_one(cell, tmp_path):
     this = cell()

@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from recon3d.bench import runner
 from recon3d.bench.record import load, save
@@ -173,6 +175,17 @@ def of_another_method(path: Path) -> None:
     torch.save(content | {"recon3d_method": "recon3d.methods.voxel.VoxelGrid"}, path)
 
 
+def counted_by_hand(path: Path) -> None:
+    """As a method that stepped its optimisers by itself left it, before it left that to the Trainer."""
+    content = torch.load(path, weights_only=True)
+    loop = content["loops"]["fit_loop"]
+    total = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]
+    assert total["completed"] == STEPS
+    loop["epoch_loop.manual_optimization.optim_step_progress"]["total"] = dict(total)
+    total |= {"ready": 0, "completed": 0}
+    torch.save(content, path)
+
+
 def program(path: Path) -> None:
     Bomb.place = str(path.with_name("executed"))
     torch.save({"state_dict": Bomb()}, path)
@@ -186,7 +199,7 @@ def old_pickle(path: Path) -> None:
 def test_a_damaged_checkpoint_is_named_kept_and_never_executed(half_trained):
     path = checkpoint_of(half_trained)
     good = path.read_bytes()
-    for damage in (truncated, garbage, one_byte, of_another_method, program, old_pickle):
+    for damage in (truncated, garbage, one_byte, of_another_method, counted_by_hand, program, old_pickle):
         path.write_bytes(good)
         damage(path)
         damaged = path.read_bytes()
@@ -309,6 +322,40 @@ def test_a_killed_process_leaves_no_lock_and_no_half_written_files(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {LOCK, ".last.ckpt.1.part"}
     with alone(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {LOCK}
+
+
+def test_without_locks_nothing_is_removed_that_another_process_may_be_writing(tmp_path, monkeypatch, caplog):
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".last.ckpt.1.part").touch()
+    with alone(tmp_path):
+        assert (tmp_path / ".last.ckpt.1.part").exists()
+
+
+def test_a_run_on_other_data_does_not_go_on_from_the_weights_of_the_first(cell, tmp_path):
+    """The folder of a run does not depend on where its data lie."""
+    this = cell(method="mean_shape")
+    root = yaml.safe_load((this.configs / "data/tiny.yaml").read_text())["data"]["init_args"]["root"]
+    other_root = shutil.copytree(root, tmp_path / "other")
+    for path in other_root.glob("lamp_test_*.npz"):  # one object less
+        np.savez(path, **{name: value[:1] for name, value in np.load(path).items()})
+    (other_root / "lamp_test_ids.txt").write_text("a\n")
+    other = cell(method="mean_shape", overrides=("--data.init_args.root", str(other_root)))
+    first = runner.run(this)
+    path = checkpoint_of(this)
+    assert first.error is None and path == checkpoint_of(other)
+    weights = path.read_bytes()
+    refused = runner.run(other)
+    assert "was trained on other data" in str(refused.error) and "METHOD=mean_shape FORCE=1" in str(refused.error)
+    assert load(this.record_path) == first and path.read_bytes() == weights
+    forced = runner.run(other, force=True)
+    assert forced.error is None and forced.data.hash != first.data.hash
+    assert runner.run(other) == forced  # finished
+    assert "was trained on other data" in str(runner.run(this).error)
+    (path.parent / "data_hash").unlink()  # of a run of before it was kept
+    assert runner.run(this).data.hash == first.data.hash
 
 
 def test_a_baseline_waits_for_the_process_that_is_at_it(tmp_path):
