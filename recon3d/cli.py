@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in LIGHTNING_COMMANDS:
         from recon3d.bench.cell import ReconCLI, own_arguments
 
-        with own_arguments():
-            ReconCLI(args=arguments)
+        with own_arguments(arguments):
+            ReconCLI()
         return 0
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)

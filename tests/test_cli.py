@@ -247,3 +247,13 @@ def test_importing_recon3d_and_asking_for_help_does_not_import_torch():
 def test_python_m_recon3d_is_the_command():
     done = subprocess.run([sys.executable, "-m", "recon3d", "nonsense"], capture_output=True, text=True)
     assert done.returncode == 2 and "invalid choice: 'nonsense'" in done.stderr
+
+
+def test_fit_leaves_its_arguments_where_processes_started_by_it_find_them(monkeypatch):
+    # Lightning starts the processes of `ddp` with sys.argv.
+    seen: list[tuple[list[str], dict[str, object]]] = []
+    monkeypatch.setattr("recon3d.bench.cell.ReconCLI", lambda **given: seen.append((list(sys.argv), given)))
+    monkeypatch.setattr(sys, "argv", ["recon3d", "something", "else"])
+    assert cli.main(["fit", "--trainer.devices", "2"]) == 0
+    assert seen == [(["recon3d", "fit", "--trainer.devices", "2"], {})]
+    assert sys.argv == ["recon3d", "something", "else"]

@@ -140,9 +140,13 @@ def resolved_hash(cli: ReconCLI) -> str:
 
 
 @contextmanager
-def own_arguments() -> Iterator[None]:
-    """LightningCLI warns when it is given arguments while sys.argv has some; here that is meant."""
-    kept, sys.argv = sys.argv, sys.argv[:1]
+def own_arguments(arguments: Sequence[str] = ()) -> Iterator[None]:
+    """`sys.argv` with these arguments in place of the process's.
+
+    LightningCLI warns when it is given arguments while sys.argv has some; without any, that is meant. On several
+    devices Lightning starts the other processes with those in sys.argv, so `recon3d fit` puts its own there.
+    """
+    kept, sys.argv = sys.argv, [*sys.argv[:1], *arguments]
     try:
         yield
     finally:
