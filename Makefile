@@ -36,8 +36,8 @@ test-slow: setup  ## every test
 bench: setup  ## run one cell: METHOD=softras [DATA=synthetic] [PRESET=quick] [SEED=0] [DEVICES=1] [WANDB=1] [FORCE=1] [ARGS=...]
 	$(BIN)/recon3d bench --method $(METHOD) --data $(DATA) --preset $(PRESET) --seed $(SEED) --devices $(DEVICES) $(FLAGS) $(ARGS)
 
-suite: setup  ## run what is not finished of a suite: SUITE=quick [FORCE=1] [ARGS="--seeds 0"]
-	$(BIN)/recon3d suite $(SUITE) $(filter --force,$(FLAGS)) $(ARGS)
+suite: setup  ## run what is not finished of a suite: SUITE=quick [DEVICES=1] [WANDB=1] [FORCE=1] [ARGS="--seeds 0"]
+	$(BIN)/recon3d suite $(SUITE) $(if $(filter-out 1,$(DEVICES)),--devices $(DEVICES),) $(FLAGS) $(ARGS)
 
 leaderboard: setup  ## render leaderboard/ and the README's tables from the Records
 	$(BIN)/recon3d leaderboard
