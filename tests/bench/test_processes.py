@@ -58,6 +58,7 @@ def test_a_child_that_is_killed_is_named(tmp_path):
         run_in_processes(signal_to_the_second, 2, tmp_path, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_long_errors_of_all_processes_reach_the_parent():
     with pytest.raises(ProcessError, match=r"process [01] of 2: ValueError: too long") as caught:
         run_in_processes(fail_at_length, 2)
