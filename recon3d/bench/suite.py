@@ -182,7 +182,9 @@ def _parsed(kind: type, parts: dict[str, type], path: Path) -> Any:
     try:
         return parser.instantiate(parser.parse_object({"suite": content})).suite
     except (ArgumentError, TypeError, ValueError) as error:
-        keys = "; ".join(f"{what} has the keys {', '.join(field.name for field in fields(part))}" for what, part in parts.items())
+        keys = "; ".join(
+            f"{what} has the keys {', '.join(field.name for field in fields(part))}" for what, part in parts.items()
+        )
         raise ValueError(f"{path}: {error}\nExpected: {keys}.") from error
 
 

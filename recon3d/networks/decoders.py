@@ -70,7 +70,7 @@ class VertexColorDecoder(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """Colours (B, V, 3) from codes (B, code)."""
         colors: Tensor = self.layers(code)
-        return colors.float().reshape(len(code), -1, 3)
+        return _single(colors).reshape(len(code), -1, 3)
 
 
 class VolumeDecoder(nn.Sequential):
@@ -114,7 +114,7 @@ class VolumeDecoder(nn.Sequential):
 
     def forward(self, code: Tensor) -> Tensor:
         """Occupancy (B, 32, 32, 32) in (0, 1) of codes (B, code)."""
-        return super().forward(code).squeeze(1).float()
+        return _single(super().forward(code).squeeze(1))
 
 
 class PointDecoder(nn.Module):
@@ -133,4 +133,9 @@ class PointDecoder(nn.Module):
 
     def forward(self, code: Tensor) -> Tensor:
         """Points (B, N, 3) in (-0.5, 0.5) of the object frame, from codes (B, code)."""
-        return 0.5 * torch.tanh(self.layer(code).float()).unflatten(1, (-1, 3))
+        return 0.5 * torch.tanh(_single(self.layer(code))).unflatten(1, (-1, 3))
+
+
+def _single(value: Tensor) -> Tensor:
+    """At least single precision: half of it, as autocast gives, would move vertices by a pixel."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -9,6 +9,7 @@ from recon3d.bench.record import Record
 
 Make = Callable[..., Record]
 ROOT = Path(__file__).parents[2]
+SYNTHETIC = "[synthetic, quick](../../leaderboard/synthetic-quick.md)"
 PAGE = "# A method\n\n<!-- BEGIN results -->\nold\n<!-- END results -->\n\nThe end.\n"
 
 
@@ -31,8 +32,8 @@ def test_a_method_with_its_variants_and_nothing_of_others(run: Make) -> None:
     assert cells(text) == [
         ["[open_shapes, quick](../../leaderboard/open_shapes-quick.md)", "softras", "1", "0.300", "n/a", "6.0 min"],
         # the sample deviation of 0.5 and 0.6 is 0.1 / sqrt(2) = 0.0707
-        ["[synthetic, quick](../../leaderboard/synthetic-quick.md)", "softras", "2", "0.550 ± 0.071", "5.00 ± 0.00", "6.0 min"],
-        ["[synthetic, quick](../../leaderboard/synthetic-quick.md)", "softras-small", "1", "0.400", "5.00", "6.0 min"],
+        [SYNTHETIC, "softras", "2", "0.550 ± 0.071", "5.00 ± 0.00", "6.0 min"],
+        [SYNTHETIC, "softras-small", "1", "0.400", "5.00", "6.0 min"],
     ]  # fmt: skip
 
 

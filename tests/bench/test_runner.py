@@ -288,7 +288,7 @@ def test_a_damaged_record_is_reported_and_kept(cell):
         ({"method": "softrass"}, ("mean_shape", "softras", "template")),
         ({"data": "shapenets"}, ("open_shapes", "shapenet", "synthetic", "tiny")),
         ({"preset": "fast"}, ("paper", "quick", "smoke", "tiny")),
-        ({"loggers": ("tensorboard",)}, ("wandb",)),
+        ({"loggers": ("mlflow",)}, ("tensorboard", "wandb")),
     ],
 )
 def test_unknown_names_are_answered_with_the_known_ones(cell, changes, known):

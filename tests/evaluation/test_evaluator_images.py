@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -170,17 +171,20 @@ def test_neither_batches_nor_order_nor_repeats_change_a_measure(
 
 def gathered(monkeypatch: pytest.MonkeyPatch, evaluators: list[Evaluator]) -> list[Evaluator]:
     """Let evaluators finish as the processes of one run would."""
-    states = [(one._names, one._notes, one._kept) for one in evaluators]
+    sent: list[Any] = []
+    received: list[Any] = []
 
     def all_gather_object(into: list[Any], own: Any) -> None:
-        into[:] = states
+        sent.append(own)
+        into[:] = received or [own] * len(into)
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: len(evaluators))
     monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather_object)
+    for one in deepcopy(evaluators):  # to see what each would send
+        one.finish()
+    received += sent
     for one in evaluators:
-        for metric in one._metrics.values():  # torchmetrics gathers these; see test_distributed
-            metric._to_sync = False
         one.finish()
     return evaluators
 

@@ -97,7 +97,7 @@ def test_where_there_are_no_voxels_another_score_ranks(loader, monkeypatch):
     texts.clear()
     comparison_picture(Oracle(), loader, samples.drop(columns="chamfer"))
     assert "worst: car/0/v00   mask_iou 0.200" in texts and "best: car/2/v00   mask_iou 0.400" in texts
-    with pytest.raises(ValueError, match="expected values of voxel_iou, chamfer, mask_iou"):
+    with pytest.raises(ValueError, match="Expected values of voxel_iou, chamfer, mask_iou"):
         comparison_picture(Oracle(), loader, samples[["sample_id", "category", "voxel_iou"]])
 
 
