@@ -315,7 +315,7 @@ def test_an_address_that_leads_nowhere_says_so(tab, page):
 def test_the_downloaded_file_is_the_mesh(tab, page):
     tab.go(page, "#/tiny-tiny/car/a/v00")
     with tab.page.expect_download() as download:
-        tab.page.locator("figure[data-model='softras'] button").click()
+        tab.page.locator("figure[data-model='softras'] button.link").click()
     assert download.value.suggested_filename == "car_a_v00-softras.glb"
     assert Path(download.value.path()).read_bytes()[:4] == b"glTF"
 
