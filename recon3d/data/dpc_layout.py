@@ -33,7 +33,7 @@ from PIL import Image, UnidentifiedImageError
 from scipy.io.matlab import MatReadError
 
 from recon3d.data.nmr_layout import VOXEL_RESOLUTION, SplitTable, canonical_category
-from recon3d.data.npz import DataFileError
+from recon3d.data.npz import DataFileError, reading
 from recon3d.data.split_lists import WHERE_FROM, class_folder, read_splits
 from recon3d.files import write_whole
 from recon3d.geometry.cameras import dpc_cameras, dpc_extrinsics, object_to_shapenet, shapenet_to_object
@@ -175,11 +175,8 @@ def read_voxels(folder: Path) -> np.ndarray | None:
     path = folder / VOXELS_FILE
     if not path.is_file():
         return None
-    try:
-        with np.load(path) as arrays:
-            voxels: np.ndarray = arrays["voxels"]
-    except Exception as error:  # what a damaged archive stumbles on: zlib.error, NotImplementedError, TokenError, ...
-        raise DataFileError(f"{path}: expected an array 'voxels' ({error}). Render it again.") from error
+    with reading(path, "an array 'voxels'", " Render it again."), np.load(path) as arrays:
+        voxels: np.ndarray = arrays["voxels"]
     if voxels.dtype != np.bool_ or voxels.shape != (VOXEL_RESOLUTION,) * 3:
         raise DataFileError(f"{path}: expected bool (32,32,32), got {voxels.dtype} {voxels.shape}.")
     return voxels

@@ -14,7 +14,8 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +33,26 @@ _REPORT_EVERY = 2 * 2**30  # bytes between two lines of progress while unpacking
 
 class DataFileError(ValueError):
     """A file of a data set is missing, damaged, or not what its name promises. `data.checking` lists these."""
+
+
+@contextmanager
+def reading(path: Path, expected: str, advice: str = "") -> Iterator[None]:
+    """Turn whatever NumPy stumbles on in a damaged file into a `DataFileError` that names it.
+
+    Args:
+        path: the file.
+        expected: what should be in it.
+        advice: what to do.
+
+    Raises:
+        DataFileError: the reading inside failed, other than for memory.
+    """
+    try:
+        yield
+    except MemoryError:  # says nothing about the file
+        raise
+    except Exception as error:  # zlib.error, NotImplementedError, TokenError, ...: there is no common base
+        raise DataFileError(f"{path}: expected {expected} ({error}).{advice}") from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kornia.geometry.transform import hflip, warp_affine
 from torch import Tensor
 
 from recon3d.data.cropping import Box, Crop, square_crop
-from recon3d.data.npz import DataFileError
+from recon3d.data.npz import DataFileError, reading
 
 PART_NAMES = ("background", "head", "neck", "back", "belly")
 KEYPOINT_SPREAD = 0.2  # standard deviation in NDC of a key point's claim to the pixels around it: ours
@@ -41,12 +41,10 @@ def read_part_map(path: Path, picture: tuple[int, int], box: Box) -> tuple[Tenso
     """
     if not path.is_file():
         raise DataFileError(f"{path}: no such part map. Save SCOPS's there, or choose parts: keypoints or none.")
-    try:
+    with reading(path, "an .npy, or an .npz with 'parts' and 'box'"):
         content = np.load(path, allow_pickle=False)
         covered = None if isinstance(content, np.ndarray) else np.asarray(content["box"], np.float64)
         parts = content if isinstance(content, np.ndarray) else content["parts"]
-    except Exception as error:  # what a damaged archive stumbles on: zlib.error, NotImplementedError, TokenError, ...
-        raise DataFileError(f"{path}: expected an .npy, or an .npz with 'parts' and 'box' ({error}).") from error
     if parts.ndim != 3 or parts.dtype.kind != "f" or parts.shape[2] < 2:
         raise DataFileError(f"{path}: expected floats (h, w, C), C at least 2, got {parts.dtype} {parts.shape}.")
     if not (parts.min() >= -1e-4 and parts.max() <= 1 + 1e-4):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from recon3d.data.cropping import Box, mirror_points
 from recon3d.data.nmr_layout import VOXEL_RESOLUTION
-from recon3d.data.npz import DataFileError
+from recon3d.data.npz import DataFileError, reading
 from recon3d.geometry.weak_perspective import object_camera, weak_perspective_camera
 from recon3d.structures import Camera
 
@@ -168,11 +168,8 @@ def read_truth(path: Path, mirrored: bool) -> dict[str, Tensor]:
     Raises:
         DataFileError: missing, damaged, or arrays of other shapes.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            points, normals, voxels = (arrays[name] for name in ("points", "normals", "voxels"))
-    except Exception as error:  # what a damaged archive stumbles on: zlib.error, NotImplementedError, TokenError, ...
-        raise DataFileError(f"{path}: expected arrays points, normals and voxels ({error}).") from error
+    with reading(path, "arrays points, normals and voxels"), np.load(path, allow_pickle=False) as arrays:
+        points, normals, voxels = (arrays[name] for name in ("points", "normals", "voxels"))
     if (
         points.ndim != 2
         or points.shape[1:] != (3,)

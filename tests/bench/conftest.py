@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from recon3d.bench.cell import Cell
 from recon3d.bench.record import SCHEMA, Cost, Data, MeasureResult, Paper, Provenance, Record, result_path, save
 
 
@@ -68,3 +69,14 @@ def put() -> Callable[[Path, Record], Path]:
         return path
 
     return saved
+
+
+@pytest.fixture
+def cell(tiny_configs, tmp_path) -> Callable[..., Cell]:
+    """SoftRas with a tiny network on tiny data, everything below tmp_path."""
+
+    def make(**changes: Any) -> Cell:
+        places = {"configs": tiny_configs, "results": tmp_path / "board" / "results", "runs": tmp_path / "runs"}
+        return Cell(**{"method": "softras", "data": "tiny", "preset": "tiny"} | places | changes)
+
+    return make

@@ -71,6 +71,7 @@ def vars_of(cell: Cell) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # Batches and cells are no weights; the test that starts this process has just written the file.
     asked: Job = torch.load(sys.argv[1], weights_only=False)
     function = {"records": records, "training": training}[asked.kind]
     if asked.devices == 1:

@@ -44,7 +44,7 @@ def odd_configs(tmp_path_factory, tiny_configs) -> Path:
     tiny["data"]["init_args"] |= {"root": str(root)}
     (configs / "data/odd.yaml").write_text(yaml.safe_dump(tiny))
     birds = {"class_path": "recon3d.data.synthetic_photographs.SyntheticBirdsDataModule"}
-    birds["init_args"] = {"root": str(folder / "birds"), "name": "birds", **PHOTOGRAPHS}  # type: ignore[assignment]
+    birds["init_args"] = {"root": str(folder / "birds"), "name": "birds", **PHOTOGRAPHS}
     (configs / "data/birds.yaml").write_text(yaml.safe_dump({"data": birds}))
     loader = {"batch_size": 4, "train_steps_per_epoch": 3}
     preset = {"trainer": {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1}, "data": {"init_args": loader}}

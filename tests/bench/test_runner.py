@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,17 +25,6 @@ from recon3d.evaluation.protocol import PROTOCOL
 from recon3d.methods.base import ReconstructionMethod
 
 STEPS = 6  # 2 epochs of 3
-
-
-@pytest.fixture
-def cell(tiny_configs, tmp_path) -> Callable[..., Cell]:
-    """SoftRas with a tiny network on tiny data, everything below tmp_path."""
-
-    def make(**changes: Any) -> Cell:
-        places = {"configs": tiny_configs, "results": tmp_path / "board" / "results", "runs": tmp_path / "runs"}
-        return Cell(**{"method": "softras", "data": "tiny", "preset": "tiny"} | places | changes)
-
-    return make
 
 
 @pytest.fixture

@@ -62,15 +62,6 @@ def without_rights() -> Iterator[None]:
         os.seteuid(0)
 
 
-@pytest.fixture
-def cell(tiny_configs, tmp_path) -> Callable[..., Cell]:
-    def make(**changes: Any) -> Cell:
-        places = {"configs": tiny_configs, "results": tmp_path / "board" / "results", "runs": tmp_path / "runs"}
-        return Cell(**{"method": "softras", "data": "tiny", "preset": "tiny"} | places | changes)
-
-    return make
-
-
 def checkpoint_of(this: Cell) -> Path:
     return this.folder(runner.resolved_hash(runner._built(this))) / runner.CHECKPOINT
 
@@ -271,7 +262,7 @@ def test_an_accelerator_is_not_waited_for_in_every_step(world, device):
     with pytest.raises(FloatingPointError, match=r"step 19 \(epoch 0, seen every 10 steps\): train/mask = nan\."):
         for step in range(30):
             trainer.global_step = step
-            FiniteTraining().on_before_backward(trainer, None, Loss(step))  # type: ignore[arg-type]
+            FiniteTraining().on_before_backward(trainer, None, Loss(step))
     assert looked == [9, 19]
 
 
@@ -279,7 +270,7 @@ def test_what_one_process_of_several_finds_stops_all():
     trainer = SimpleNamespace(world_size=2, log_every_n_steps=1, global_step=0, current_epoch=0, callback_metrics={})
     trainer.strategy = SimpleNamespace(reduce_boolean_decision=lambda finite: False)
     with pytest.raises(FloatingPointError, match="of another process"):
-        FiniteTraining().on_before_backward(trainer, None, torch.tensor(1.0))  # type: ignore[arg-type]
+        FiniteTraining().on_before_backward(trainer, None, torch.tensor(1.0))
 
 
 def test_a_resumed_run_draws_what_it_would_have_drawn():

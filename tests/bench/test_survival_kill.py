@@ -98,7 +98,7 @@ def configs(tmp_path_factory, tiny_configs) -> Path:
     shutil.copytree(tiny_configs, folder / "configs")
     few = {"image_size": 64, "train_photographs": 8, "val_photographs": 4, "test_photographs": 4}
     birds = {"class_path": "recon3d.data.synthetic_photographs.SyntheticBirdsDataModule"}
-    birds["init_args"] = {"root": str(folder / "birds"), "name": "birds", **few}  # type: ignore[assignment]
+    birds["init_args"] = {"root": str(folder / "birds"), "name": "birds", **few}
     (folder / "configs/data/birds.yaml").write_text(yaml.safe_dump({"data": birds}))
     trainer = {"max_epochs": EPOCHS, "accelerator": "cpu", "log_every_n_steps": 1, "check_val_every_n_epoch": 2}
     loader = {"batch_size": 4, "train_steps_per_epoch": STEPS}
@@ -110,12 +110,9 @@ def configs(tmp_path_factory, tiny_configs) -> Path:
 
 
 @pytest.fixture
-def cell(configs, tmp_path) -> Callable[..., Cell]:
-    def make(**changes: Any) -> Cell:
-        places = {"configs": configs, "results": tmp_path / "board" / "results", "runs": tmp_path / "runs"}
-        return Cell(**{"method": "softras", "data": "tiny", "preset": "tiny"} | places | changes)
-
-    return make
+def cell(cell, configs) -> Callable[..., Cell]:
+    """The cell of the other tests with these configs."""
+    return lambda **changes: cell(**{"configs": configs} | changes)
 
 
 def with_workers(configs: Path, folder: Path, workers: int) -> Path:

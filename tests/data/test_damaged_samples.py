@@ -115,7 +115,7 @@ def test_workers_end_with_a_process_that_is_killed(pictures):
 
 def _archive(**arrays: np.ndarray) -> bytes:
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(content, **arrays)
     return content.getvalue()
 
 

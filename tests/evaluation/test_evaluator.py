@@ -180,6 +180,9 @@ def test_the_best_view_of_each_object_counts_once(truth: ViewBatch, part: Callab
     assert best.value == pytest.approx(scale * (1 + 2 + 4) / 3, rel=0.02)
     assert best.per_category == pytest.approx({"box": scale * 1, "round": scale * 3}, rel=0.02)
     assert best.interval is not None and best.interval[0] < best.value < best.interval[1]
+    # Objects are drawn with all of their views: of the 27 draws of three one is the box alone, with a mean of 2,
+    # and one the torus, with 4. Of views drawn one by one 95 % of the means are well inside.
+    assert mean.interval == pytest.approx((scale * 2, scale * 4), rel=0.02)
     table = evaluator.samples.set_index("sample_id")
     chosen = table["chamfer_best"].dropna()
     assert len(chosen) == 3 and {"box/0/v12", "torus/0/v00"} <= set(chosen.index)

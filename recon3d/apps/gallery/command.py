@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from recon3d.apps.gallery.building import build_set
 from recon3d.apps.gallery.data_files import script, write_script
@@ -109,8 +109,8 @@ def _build(folder: Path, run_sets: list[RunSet], n_samples: int, console: Consol
         for run_set in run_sets:
             task = progress.add_task(run_set.key, total=len(run_set.runs))
 
-            def done(method: str, task: object = task) -> None:
-                progress.advance(task)  # type: ignore[arg-type]
+            def done(method: str, task: TaskID = task) -> None:
+                progress.advance(task)
 
             place = folder / "data" / run_set.key
             place.mkdir(parents=True)

@@ -13,7 +13,7 @@ def cases(numba: object) -> dict:
     def run(device: torch.device, backend: str) -> list[torch.Tensor]:
         if backend == "numba" and isinstance(numba, Exception):
             raise numba
-        return [torch.tensor([1.0, 2.0 + (numba if backend == "numba" else 0.0)])]  # type: ignore[operator]
+        return [torch.tensor([1.0, 2.0 + (numba if backend == "numba" else 0.0)])]
 
     return {"zbuffer": run}
 

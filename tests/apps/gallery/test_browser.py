@@ -367,7 +367,7 @@ def test_it_is_served_as_well(tab, page):
 
     class Silent(SimpleHTTPRequestHandler):
         def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(page))  # type: ignore[arg-type]
+            super().__init__(*arguments, directory=str(page))
 
         def log_message(self, *_: object) -> None:
             pass
